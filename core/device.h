@@ -1,0 +1,107 @@
+/*
+ * The device: identity, peers, tables and clocks of one interface, and everything the crypto/state thread does with them except the
+ * data path (core/egress.h, core/ingress.h). No thread, no file descriptor, no global: the simulation runs two of them on a fake
+ * clock. All functions run on the crypto thread unless they say otherwise; the crypto thread is a registered QSBR reader.
+ */
+#pragma once
+
+#include <urcu-qsbr.h>
+#include <urcu/list.h>
+#include <urcu/rculfhash.h>
+
+#include "core/allowed_ips.h"
+#include "core/drops.h"
+#include "core/index_table.h"
+#include "core/notes.h"
+#include "core/peer.h"
+#include "core/ratelimiter.h"
+#include "core/timers.h"
+#include "crypto/aead.h"
+#include "crypto/cookie.h"
+#include "crypto/noise.h"
+#include "udp/gso_queue.h"
+
+#define DEVICE_PEERS_MAX (1u << 16)
+#define DEVICE_ALLOWED_IPS_MAX (1u << 20)
+
+#define REKEY_AFTER_TIME_NS (120 * NS_PER_SEC)
+#define REJECT_AFTER_TIME_NS (180 * NS_PER_SEC)
+#define REKEY_TIMEOUT_NS (5 * NS_PER_SEC)
+#define REKEY_TIMEOUT_JITTER_NS (333 * NS_PER_MS)
+#define REKEY_ATTEMPTS_MAX 18 /* REKEY_ATTEMPT_TIME / REKEY_TIMEOUT */
+#define KEEPALIVE_TIMEOUT_NS (10 * NS_PER_SEC)
+#define RECEIVE_REKEY_AGE_NS (REJECT_AFTER_TIME_NS - KEEPALIVE_TIMEOUT_NS - REKEY_TIMEOUT_NS)
+
+#define TOS_HANDSHAKE 0x88 /* AF41 */
+
+struct device_counters {
+	counter_t initiations_sent, responses_sent, cookies_sent;
+	counter_t initiations_received, responses_received, cookies_received;
+	counter_t handshakes_completed, keepalives_sent, rekeys;
+};
+
+struct device {
+	/* constant after device_init() */
+	unsigned nr_decrypt_threads;
+
+	/* crypto thread */
+	uint64_t now_ns;      /* boottime, set once per drain by device_set_time() */
+	uint64_t realtime_ns;
+	struct noise_identity identity;
+	struct cookie_checker cookie_checker;
+	struct ratelimiter ratelimiter;
+	struct cds_list_head peers; /* in order of insertion */
+	struct cds_lfht *peers_by_key;
+	unsigned nr_peers;
+	uint64_t next_peer_id;
+	struct timer_heap timers;
+	uint16_t listen_port; /* as reported by get */
+	uint32_t fwmark;
+	bool up;
+	uint64_t under_load_until_ns;
+	struct aead *aead;       /* crypto thread's own; not owned */
+	struct gso_queue *queue; /* where handshake messages and data go; not owned */
+	struct drops *drops;
+	struct device_counters counters;
+
+	/* RCU-published, read by other threads */
+	struct index_table indices;
+	struct allowed_ips allowed_ips;
+	_Atomic uint32_t mtu;
+	_Atomic bool running;    /* mirror of up for other threads */
+};
+
+int device_init(struct device *dev, unsigned nr_decrypt_threads, uint32_t mtu) MUST_CHECK; /* control thread; -ENOMEM */
+/* All threads have ended. Removes all peers, waits for RCU callbacks, zeroes the identity. */
+void device_done(struct device *dev);
+
+void device_set_time(struct device *dev, uint64_t now_ns, uint64_t realtime_ns);
+/* Interface up: persistent keepalives go out. Down: sessions, handshakes, timers and staged packets are cleared. */
+void device_up(struct device *dev);
+void device_down(struct device *dev);
+/*
+ * Changes the private key (all zero: none). Clears sessions and handshakes, recomputes what depends on it, and removes a peer whose public key is now our own.
+ * Peers with a persistent keepalive start a new handshake.
+ */
+void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_KEY_BYTES]);
+
+/* Publishes a peer made by peer_new(): takes it over. The caller has checked that the key is new and not our own. */
+void device_add_peer(struct device *dev, struct peer *peer);
+/* Unpublishes, clears and frees (after a grace period). */
+void device_remove_peer(struct device *dev, struct peer *peer);
+struct peer *device_find_peer(const struct device *dev, const uint8_t public_key[NOISE_KEY_BYTES]);
+void device_set_preshared(struct device *dev, struct peer *peer, const uint8_t preshared[NOISE_KEY_BYTES]);
+/* By configuration: bumps the endpoint generation. */
+void device_set_endpoint(struct device *dev, struct peer *peer, const struct endpoint *endpoint);
+void device_set_persistent_keepalive(struct device *dev, struct peer *peer, uint16_t seconds);
+
+/* Handles one note of a decrypt thread. */
+void device_note(struct device *dev, void *item);
+
+/*
+ * The session to send under: current, if it exists and is below REJECT_AFTER_TIME and REJECT_AFTER_MESSAGES; else NULL. Starts a
+ * handshake when there is none or when it is time to rekey (initiator, REKEY_AFTER_TIME or REKEY_AFTER_MESSAGES).
+ */
+struct keypair *device_send_keypair(struct device *dev, struct peer *peer);
+/* After nr segments were sealed for peer: bytes on the wire, data (false: keepalive). Arms the timers. */
+void device_sent(struct device *dev, struct peer *peer, uint64_t wire_bytes, bool data);

@@ -1,0 +1,45 @@
+/*
+ * mac1, mac2 and cookie replies (WireGuard paper, section 5.4.7). The checker is one per interface, the jar one per peer. Crypto thread;
+ * cookie_checker_mac1() is also called by fuzz targets. Time is boottime nanoseconds.
+ */
+#pragma once
+
+#include "crypto/wire.h"
+
+#define COOKIE_SECRET_MAX_AGE_NS (120 * NS_PER_SEC)
+#define COOKIE_JAR_MAX_AGE_NS (115 * NS_PER_SEC)
+
+struct cookie_checker {
+	uint8_t mac1_key[32], cookie_key[32]; /* HASH(label || own public key) */
+	uint8_t secret[32];
+	uint64_t secret_born_ns; /* 0: none yet */
+};
+
+enum cookie_verdict {
+	COOKIE_BAD_MAC1,
+	COOKIE_MAC1_ONLY,  /* mac1 good, mac2 absent or wrong */
+	COOKIE_MAC2_VALID, /* sender proved its address */
+};
+
+/* After the own public key changed. */
+void cookie_checker_set_key(struct cookie_checker *c, const uint8_t own_public[32]);
+/* msg of len bytes ends in mac1 and mac2. source: address and port bytes. mac2 is looked at only when check_mac2. Constant time compares. */
+enum cookie_verdict cookie_checker_verify(struct cookie_checker *c, const void *msg, size_t len, const uint8_t *source,
+	size_t source_len, bool check_mac2, uint64_t now_ns);
+/* The cookie reply to msg (len bytes) from source; receiver is msg's sender index. */
+void cookie_reply_create(struct cookie_checker *c, struct wire_cookie *reply, const void *msg, size_t len,
+	uint32_t receiver, const uint8_t *source, size_t source_len, uint64_t now_ns);
+
+struct cookie_jar {
+	uint8_t mac1_key[32], cookie_key[32]; /* of the peer's public key */
+	uint8_t cookie[16];
+	uint64_t cookie_born_ns; /* 0: none */
+	uint8_t last_mac1[16];
+	bool has_last_mac1;
+};
+
+void cookie_jar_init(struct cookie_jar *jar, const uint8_t peer_public[32]);
+/* Writes mac1 and, with a fresh cookie, mac2 (else zeros) at the end of msg. Remembers mac1. */
+void cookie_jar_sign(struct cookie_jar *jar, void *msg, size_t len, uint64_t now_ns);
+/* -EBADMSG if it does not authenticate against the last mac1 sent, -EINVAL if none was. */
+int cookie_jar_consume(struct cookie_jar *jar, const struct wire_cookie *reply, uint64_t now_ns) MUST_CHECK;

@@ -1,0 +1,45 @@
+/*
+ * A parking place for one consuming thread, over ck_ec (an event count on a futex).
+ *
+ * Exactly one thread waits; any thread wakes. A wake costs the waker one atomic add while the consumer is awake
+ * and one futex call only when the consumer has announced that it sleeps. The protocol of the consumer:
+ *
+ *	ticket = park_ticket(park);
+ *	if (every queue is still empty)
+ *		park_wait(park, ticket, deadline_ns);
+ *
+ * A push that the emptiness check missed happened after the ticket was taken, so its wake moves the event count
+ * and park_wait() returns at once: no wake-up is lost.
+ */
+#pragma once
+
+#include <ck_ec.h>
+
+#include "ring/base.h"
+
+#define PARK_FOREVER UINT64_MAX
+
+struct park {
+	CACHE_ALIGNED struct ck_ec32 event_count;
+	struct ck_ec_ops ops;		/* per park, so that its callbacks find these counters */
+	counter_t parks;		/* times the owner slept; written by the owner */
+	_Atomic uint64_t wakes;		/* futex wakes given to the owner; written by any waker */
+};
+
+void park_init(struct park *park);
+
+/* Owner thread. The current event count, to be taken before the last look at the queues. */
+uint32_t park_ticket(const struct park *park);
+
+/*
+ * Owner thread. Sleep until the event count differs from the ticket or until deadline_ns (CLOCK_MONOTONIC
+ * nanoseconds, PARK_FOREVER for none). Returns true when woken, false when the deadline passed.
+ * Spurious returns are allowed. The caller is RCU-offline while it waits.
+ */
+bool park_wait(struct park *park, uint32_t ticket, uint64_t deadline_ns);
+
+/* Any thread. Make the owner look at its queues again. */
+void park_wake(struct park *park);
+
+/* CLOCK_MONOTONIC in nanoseconds, the clock of the deadlines above. */
+uint64_t park_clock_ns(void);

@@ -1,0 +1,38 @@
+/*
+ * Joins opened packets, in the order they arrive, into TUN frames: TCP runs as TSO, UDP runs as USO, all
+ * others as they are. Payload is not copied: a frame is a list of pieces of the caller's buffers, which must stay until
+ * coalesce_flush(). Never reorders packets of a flow; packets it cannot attribute to a flow (fragments, ICMP, extension
+ * headers) flush what is open before them. Rules: shared/DESIGN.md section 3, same as the kernel's GRO.
+ * One per decrypt-to-TUN thread.
+ */
+#pragma once
+
+#include "tun/tun.h"
+
+#define COALESCE_FLOWS 8
+
+/* Called for each finished frame, in order. The frame is the coalescer's; it is reused after the call. */
+typedef void (*coalesce_emit_fn)(void *arg, struct tun_frame *frame, unsigned packets);
+
+struct coalesce_flow;
+
+struct coalesce {
+	coalesce_emit_fn emit;
+	void *arg;
+	unsigned offloads; /* TUN_CAN_* of the queue; set before each run */
+	unsigned nr_open;
+	uint64_t clock;
+	struct coalesce_flow *flows; /* COALESCE_FLOWS */
+};
+
+/* Control thread. -ENOMEM. */
+int coalesce_init(struct coalesce *c, coalesce_emit_fn emit, void *arg) MUST_CHECK;
+void coalesce_done(struct coalesce *c);
+
+/*
+ * Adds one complete IP packet of len bytes (already trimmed to its IP total length and authenticated). Its header may be
+ * modified. May emit frames.
+ */
+void coalesce_add(struct coalesce *c, uint8_t *packet, uint32_t len);
+/* Emits all that is open. Afterwards no buffer handed in before is referenced. */
+void coalesce_flush(struct coalesce *c);

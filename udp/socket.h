@@ -1,0 +1,26 @@
+/*
+ * The pair of UDP sockets (IPv4 and IPv6, same port) of one bind. Made by the control thread, used by udp-rx (receive) and udp-tx
+ * (send); reference counted, closed with the last reference. A host without IPv6 (or IPv4) has one fd of -1.
+ */
+#pragma once
+
+#include "ring/base.h"
+
+struct udp_sockets {
+	int fd4, fd6;      /* -1: that family is not available */
+	uint16_t port;     /* host order, as bound */
+	_Atomic unsigned refs;
+	_Atomic bool gso4, gso6; /* UDP_SEGMENT works; udp-tx clears it for good when the kernel or NIC refuses */
+	bool gro4, gro6;   /* UDP_GRO is on */
+};
+
+/*
+ * Binds both families to port (0: the kernel chooses, the same for both), with SO_MARK fwmark when not 0; pktinfo, TOS reports, UDP_GRO, large buffers,
+ * DF off. *out has one reference. -EADDRINUSE, -EPERM (mark), -EAFNOSUPPORT (neither family), other -errno.
+ */
+int udp_sockets_open(struct udp_sockets **out, uint16_t port, uint32_t fwmark) MUST_CHECK;
+struct udp_sockets *udp_sockets_get(struct udp_sockets *s);
+/* Closes at zero. NULL is accepted. */
+void udp_sockets_put(struct udp_sockets *s);
+/* Control thread. Sets SO_MARK on both; on failure (-EPERM) both keep the old mark. */
+int udp_sockets_set_mark(struct udp_sockets *s, uint32_t old_mark, uint32_t mark) MUST_CHECK;
