@@ -40,6 +40,12 @@ struct device_counters {
 	counter_t handshakes_completed, keepalives_sent, rekeys;
 };
 
+/* Sealing, by the crypto thread. segments and bytes as sealed: wire bytes without UDP and IP headers. */
+struct egress_counters {
+	counter_t trains, packets, segments, bytes;
+	counter_t staged, unreachables_sent;
+};
+
 struct device {
 	/* constant after device_init() */
 	unsigned nr_decrypt_threads;
@@ -63,6 +69,8 @@ struct device {
 	struct gso_queue *queue; /* where handshake messages and data go; not owned */
 	struct drops *drops;
 	struct device_counters counters;
+	struct egress_counters egress_counters;
+	size_t staged_bytes;     /* over all peers; see STAGED_BYTES_MAX */
 
 	/* RCU-published, read by other threads */
 	struct index_table indices;

@@ -39,9 +39,10 @@ struct split_segment {
 };
 
 /*
- * Validates packet p of the train (IP header, L4 header, gso fields: hdr_len of the kernel is not trusted) and
- * prepares for cutting. -EINVAL if malformed. nr and max_segment are valid afterwards.
+ * Validates the packet of p->len bytes at data (IP header, L4 header, gso fields: hdr_len of the kernel is not trusted;
+ * p->offset is not used: staged packets are not in a train) and prepares for cutting. TRAIN_GAP writable bytes follow the packet.
+ * -EINVAL if malformed. nr and max_segment are valid afterwards.
  */
-int split_begin(struct split *s, struct train *train, const struct train_packet *p, uint32_t mtu) MUST_CHECK;
+int split_begin(struct split *s, uint8_t *data, const struct train_packet *p, uint32_t mtu) MUST_CHECK;
 /* The next segment, complete with lengths, IPv4 id and checksum, TCP sequence and flags, and L4 checksum. false at the end. */
 bool split_next(struct split *s, struct split_segment *seg);
