@@ -13,6 +13,8 @@
 #define CACHE_ALIGNED __attribute__((aligned(CACHE_LINE)))
 /* The caller must look at the result: 0 or -errno unless the comment says otherwise. */
 #define MUST_CHECK __attribute__((warn_unused_result))
+/* Does the call and drops its result; the reason, a string, says why that is right. */
+#define IGNORE_RESULT(reason, call) ((void)!(call))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 
 #define likely(x) __builtin_expect(!!(x), 1)

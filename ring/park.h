@@ -22,10 +22,12 @@
 struct park {
 	CACHE_ALIGNED struct ck_ec32 event_count;
 	struct ck_ec_ops ops;		/* per park, so that its callbacks find these counters */
+	unsigned spin_looks;		/* looks at the event count before sleeping; 0 with one or two CPUs */
 	counter_t parks;		/* times the owner slept; written by the owner */
 	_Atomic uint64_t wakes;		/* futex wakes given to the owner; written by any waker */
 };
 
+/* Control thread, before the park is shared. It holds no resource, so nothing ends it. */
 void park_init(struct park *park);
 
 /* Owner thread. The current event count, to be taken before the last look at the queues. */
@@ -34,7 +36,7 @@ uint32_t park_ticket(const struct park *park);
 /*
  * Owner thread. Sleep until the event count differs from the ticket or until deadline_ns (CLOCK_MONOTONIC
  * nanoseconds, PARK_FOREVER for none). Returns true when woken, false when the deadline passed.
- * Spurious returns are allowed. The caller is RCU-offline while it waits.
+ * Spurious returns are allowed; an owner that is signalled goes on sleeping. The caller is RCU-offline while it waits.
  */
 bool park_wait(struct park *park, uint32_t ticket, uint64_t deadline_ns);
 

@@ -5,8 +5,8 @@
  * buffer taken next is the one that is still in cache. The memory is one mapping, backed by huge pages
  * where the kernel has them, excluded from core dumps, and touched only as deep as the pool is ever used.
  *
- *	         pool_get   pool_put   pool_wait   pool_free_count
- * thread        owner      any        owner       owner
+ *	         pool_get   pool_put   pool_wait   pool_in_use
+ * thread        owner      any        owner       any
  */
 #pragma once
 
@@ -30,23 +30,33 @@ struct pool {
 	size_t item_bytes;
 	void *memory;
 	size_t memory_bytes;
+	unsigned fresh;    /* index of the first buffer never used so far; count when there is none */
 	struct park *park; /* where the owner sleeps when the pool is empty; may be NULL if it never waits */
 	counter_t empty;   /* times pool_get() found nothing */
+	counter_t taken;   /* buffers taken, ever */
 	/* everybody's side */
 	CACHE_ALIGNED struct ck_stack returned;
 	_Atomic bool starved; /* owner sets it before it parks; pool_put() then wakes it */
-	_Atomic unsigned out; /* buffers in use: leak checks count it */
+	_Atomic uint64_t given; /* buffers given back, ever; taken - given are in use */
 };
 
-/* count buffers of item_bytes (rounded up to whole cache lines). Control thread. -ENOMEM. */
+/*
+ * count buffers (at least 1) of item_bytes (at least a pool_item, rounded up to whole cache lines).
+ * owner_park is only borrowed. Control thread. -ENOMEM.
+ */
 int pool_init(struct pool *pool, unsigned count, size_t item_bytes, struct park *owner_park) MUST_CHECK;
 /* After every user of its buffers has ended. Accepts a zeroed pool. */
 void pool_done(struct pool *pool);
 
 /* Owner thread. A buffer (contents undefined after its pool_item), or NULL when all are in use. */
 void *pool_get(struct pool *pool);
-/* Owner thread. Like pool_get(), but parks (RCU-offline is the caller's duty) until one returns or *stop is true (then NULL). */
+/*
+ * Owner thread. Like pool_get(), but parks (RCU-offline is the caller's duty) until a buffer comes back, or until
+ * *stop is true (then NULL, unless a buffer was there anyway). Who sets *stop calls park_wake() after it.
+ */
 void *pool_wait(struct pool *pool, const _Atomic bool *stop);
+/* The same, and NULL too once deadline_ns (of park_clock_ns()) has passed. */
+void *pool_wait_until(struct pool *pool, const _Atomic bool *stop, uint64_t deadline_ns);
 /* Any thread. Gives back an object whose first member is a struct pool_item. NULL is accepted. */
 void pool_put(void *object);
 /* Any thread. Buffers now in use. */

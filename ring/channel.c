@@ -1,0 +1,176 @@
+#include "ring/channel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "ring/sanitize.h"
+
+#define CAPACITY_MAX (1u << 20)
+#define RING_SIZE_MIN 4 /* ck_ring's own lower limit */
+
+static int init(struct channel *ch, unsigned capacity, struct park *consumer);
+static void publish(struct channel *ch, unsigned length);
+static bool refuse(struct channel *ch);
+static unsigned reserved(const struct channel *ch);
+
+int spsc_init(
+	struct channel *ch, unsigned capacity, struct park *consumer, struct spsc_tx *tx, struct spsc_rx *rx)
+{
+	int r = init(ch, capacity, consumer);
+
+	if (r < 0)
+		return r;
+	tx->ch = ch;
+	rx->ch = ch;
+	return 0;
+}
+
+int mpsc_init(
+	struct channel *ch, unsigned capacity, struct park *consumer, struct mpsc_tx *tx, struct mpsc_rx *rx)
+{
+	int r = init(ch, capacity, consumer);
+
+	if (r < 0)
+		return r;
+	tx->ch = ch;
+	rx->ch = ch;
+	return 0;
+}
+
+void channel_done(struct channel *ch)
+{
+	free(ch->slots);
+	ch->slots = NULL;
+}
+
+bool spsc_push(struct spsc_tx tx, void *item)
+{
+	struct channel *ch = tx.ch;
+	unsigned length;
+	struct ck_ring_buffer *slot = ck_ring_enqueue_reserve_spsc_size(&ch->ring, ch->slots, &length);
+
+	/* A reservation that is not committed leaves no trace with a single producer. */
+	if (slot == NULL || length >= ch->capacity)
+		return refuse(ch);
+	TSAN_ACQUIRE(&ch->ring.c_head);
+	slot->value = item;
+	/*
+	 * The producer's last looks at the item come before the consumer's first writes to it: ck orders only
+	 * stores here. Pairs with the load fence in ck_ring_dequeue_spsc().
+	 */
+	ck_pr_fence_release();
+	TSAN_RELEASE(&ch->ring.p_tail);
+	ck_ring_enqueue_commit_spsc(&ch->ring);
+	publish(ch, length + 1);
+	return true;
+}
+
+bool mpsc_push(struct mpsc_tx tx, void *item)
+{
+	struct channel *ch = tx.ch;
+	struct ck_ring_buffer *slot;
+	unsigned ticket, length;
+
+	/* With several producers a reservation must be committed, so the capacity is looked at before. */
+	if (reserved(ch) >= ch->capacity)
+		return refuse(ch);
+	slot = ck_ring_enqueue_reserve_mpsc_size(&ch->ring, ch->slots, &ticket, &length);
+	if (slot == NULL)
+		return refuse(ch);
+	TSAN_ACQUIRE(&ch->ring.c_head);
+	slot->value = item;
+	ck_pr_fence_release(); /* as in spsc_push() */
+	TSAN_RELEASE(&ch->ring.p_tail);
+	ck_ring_enqueue_commit_mpsc(&ch->ring, ticket);
+	publish(ch, length + 1);
+	return true;
+}
+
+static void *pop(struct channel *ch)
+{
+	void *item;
+
+	/*
+	 * ck_ring would find this out too. It stands here so that the acquire comes after the load that saw
+	 * the item and before the one that reads its slot.
+	 */
+	if (ck_ring_size(&ch->ring) == 0)
+		return NULL;
+	TSAN_ACQUIRE(&ch->ring.p_tail);
+	if (!ck_ring_dequeue_spsc(&ch->ring, ch->slots, &item))
+		return NULL;
+	/*
+	 * Late by one store, and yet in time: a full ring keeps one slot free, so a slot is only written
+	 * again after the pop that follows the one that emptied it.
+	 */
+	TSAN_RELEASE(&ch->ring.c_head);
+	return item;
+}
+
+void *spsc_pop(struct spsc_rx rx)
+{
+	return pop(rx.ch);
+}
+
+void *mpsc_pop(struct mpsc_rx rx)
+{
+	return pop(rx.ch);
+}
+
+unsigned channel_len(const struct channel *ch)
+{
+	return ck_ring_size(&ch->ring);
+}
+
+static int init(struct channel *ch, unsigned capacity, struct park *consumer)
+{
+	unsigned size = RING_SIZE_MIN;
+	struct ck_ring_buffer *slots;
+
+	if (capacity == 0 || capacity > CAPACITY_MAX)
+		return -EINVAL;
+	/* ck_ring holds one item less than its size. */
+	while (size < capacity + 1)
+		size *= 2;
+	slots = aligned_alloc(CACHE_LINE, ALIGN_UP(size * sizeof(*slots), CACHE_LINE));
+	if (slots == NULL)
+		return -ENOMEM;
+	memset(ch, 0, sizeof(*ch));
+	ck_ring_init(&ch->ring, size);
+	ch->slots = slots;
+	ch->capacity = capacity;
+	ch->consumer = consumer;
+	return 0;
+}
+
+static void publish(struct channel *ch, unsigned length)
+{
+	if (length > counter_read(&ch->high_water))
+		atomic_store_explicit(&ch->high_water, length, memory_order_relaxed);
+	if (ch->consumer)
+		park_wake(ch->consumer);
+}
+
+static bool refuse(struct channel *ch)
+{
+	counter_add(&ch->refused, 1);
+	return false;
+}
+
+/*
+ * Items in the ring and on their way into it. The producers' index is read first: the consumer may then only
+ * make the answer too small, so a producer is never refused for want of room that was there all the time.
+ */
+static unsigned reserved(const struct channel *ch)
+{
+	unsigned producers = ck_pr_load_uint(&ch->ring.p_head);
+	unsigned consumer;
+
+	/* Keeps the two loads in that order; pairs with nothing, both indices only grow. */
+	ck_pr_fence_load();
+	consumer = ck_pr_load_uint(&ch->ring.c_head);
+	/* The consumer has passed our old snapshot: more than empty. */
+	if ((int)(producers - consumer) < 0)
+		return 0;
+	return producers - consumer;
+}

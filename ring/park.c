@@ -1,0 +1,145 @@
+#include "ring/park.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ring/sanitize.h"
+
+/*
+ * Looks at the event count before sleeping where another CPU may be about to move it: a few microseconds,
+ * less than a futex sleep and wake cost together.
+ */
+#define SPIN_LOOKS 100
+
+static int monotonic_now(const struct ck_ec_ops *ops, struct timespec *now);
+static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *word, uint32_t expected,
+	const struct timespec *backoff);
+static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word);
+static bool spin(const struct park *park, uint32_t ticket);
+static unsigned usable_cpus(void);
+
+void park_init(struct park *park)
+{
+	memset(park, 0, sizeof(*park));
+	ck_ec32_init(&park->event_count, 0);
+	park->ops.gettime = monotonic_now;
+	park->ops.wait32 = futex_wait;
+	park->ops.wake32 = futex_wake;
+	/*
+	 * The least that ck can do; 0 would mean its default of 100. Its second round of looks comes after
+	 * the sleeping flag is up, when every wake already costs a futex call, so the spin that pays is ours,
+	 * before.
+	 */
+	park->ops.busy_loop_iter = 1;
+	/* On one or two CPUs, spinning takes the time from the thread that is waited for. */
+	park->spin_looks = usable_cpus() > 2 ? SPIN_LOOKS : 0;
+}
+
+uint32_t park_ticket(const struct park *park)
+{
+	/*
+	 * Contains an acquire fence after its load, which pairs with the release in park_wake(): who reads
+	 * the new count also sees what was pushed before the wake, so a look at the queues that follows
+	 * cannot miss it.
+	 */
+	uint32_t ticket = ck_ec32_value(&park->event_count);
+
+	TSAN_ACQUIRE(&park->event_count);
+	return ticket;
+}
+
+bool park_wait(struct park *park, uint32_t ticket, uint64_t deadline_ns)
+{
+	const struct ck_ec_mode mode = {.ops = &park->ops, .single_producer = false};
+	struct timespec at;
+	struct timespec *deadline = NULL;
+	bool woken;
+
+	if (deadline_ns != PARK_FOREVER) {
+		at.tv_sec = (time_t)(deadline_ns / NS_PER_SEC);
+		at.tv_nsec = (long)(deadline_ns % NS_PER_SEC);
+		deadline = &at;
+	}
+	/*
+	 * ck raises the sleeping flag with a compare-and-swap on the word that a wake increments, and the
+	 * kernel compares that word again before it sleeps: a wake after the ticket makes one of the two
+	 * fail. The deadline is passed a second time, as the callback's data; see futex_wait().
+	 */
+	woken = spin(park, ticket) ||
+		ck_ec32_wait_pred(&park->event_count, &mode, ticket, NULL, deadline, deadline) == 0;
+	TSAN_ACQUIRE(&park->event_count);
+	return woken;
+}
+
+void park_wake(struct park *park)
+{
+	const struct ck_ec_mode mode = {.ops = &park->ops, .single_producer = false};
+
+	TSAN_RELEASE(&park->event_count);
+	/* Orders earlier stores before its increment; pairs with the acquire in park_ticket(). */
+	ck_ec32_inc(&park->event_count, &mode);
+}
+
+uint64_t park_clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+static int monotonic_now(const struct ck_ec_ops *ops, struct timespec *now)
+{
+	return clock_gettime(CLOCK_MONOTONIC, now);
+}
+
+/*
+ * ck proposes a back-off of a few sleeps, growing to a second: it covers the lost flags of its
+ * single-producer mode, which we do not use, it wakes an idle thread for nothing, and it may overshoot the
+ * caller's deadline. So sleep until that deadline instead, which park_wait() passed as the data (NULL for
+ * none).
+ */
+static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *word, uint32_t expected,
+	const struct timespec *backoff)
+{
+	struct park *park = CONTAINER_OF(state->ops, struct park, ops);
+	const struct timespec *deadline = state->data;
+
+	counter_add(&park->parks, 1);
+	/* Unlike FUTEX_WAIT, the bit set variant takes an absolute time. Why it returned, ck finds out
+	 * itself. */
+	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, deadline, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word)
+{
+	struct park *park = CONTAINER_OF(ops, struct park, ops);
+
+	atomic_fetch_add_explicit(&park->wakes, 1, memory_order_relaxed);
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static bool spin(const struct park *park, uint32_t ticket)
+{
+	for (unsigned i = 0; i < park->spin_looks; i++) {
+		if (ck_ec32_value(&park->event_count) != ticket)
+			return true;
+		ck_pr_stall();
+	}
+	return false;
+}
+
+/* CPUs that this process may run on, which a container often limits further than what is online. */
+static unsigned usable_cpus(void)
+{
+	cpu_set_t set;
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+
+	/* Fails only where there are more CPUs than the set can name. */
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		return (unsigned)CPU_COUNT(&set);
+	return online > 0 ? (unsigned)online : 1;
+}
