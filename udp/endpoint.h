@@ -9,7 +9,7 @@
 
 #include "ring/base.h"
 
-#define ENDPOINT_STRLEN 64 /* "[v6%scope]:port" with its zero byte */
+#define ENDPOINT_STRLEN 72 /* "[v6%scope]:port" with its zero byte */
 
 struct endpoint {
 	union {
@@ -21,7 +21,12 @@ struct endpoint {
 		struct in_addr v4;
 		struct in6_addr v6;
 	} from;            /* pinned source address; all zero: none */
-	int from_ifindex;  /* 0: none */
+	/*
+	 * 0: none. Receiving sets it only for a link-local source, which means nothing without its link. For any other,
+	 * the address alone is pinned: forcing the interface as well would bypass the routing table, and a route
+	 * that moved would turn into a black hole.
+	 */
+	int from_ifindex;
 };
 
 static inline bool endpoint_is_set(const struct endpoint *e)
@@ -38,11 +43,17 @@ static inline socklen_t endpoint_socklen(const struct endpoint *e)
 bool endpoint_same_to(const struct endpoint *a, const struct endpoint *b);
 /* Same destination and same pin. */
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
+/* Is there a source address or interface to send from? */
+bool endpoint_is_pinned(const struct endpoint *e);
 /* Forget the pinned source. */
 void endpoint_clear_source(struct endpoint *e);
-/* "1.2.3.4:5", "[::1%3]:5". buf holds ENDPOINT_STRLEN. Returns buf. */
+/* "1.2.3.4:5", "[::1]:5", "[fe80::1%3]:5", "(none)" when not set. buf holds ENDPOINT_STRLEN. Returns buf. */
 const char *endpoint_format(const struct endpoint *e, char *buf);
-/* Parses the two forms above: numeric address only, optional %scope as name or number. -EINVAL. Writes on success only. */
+/*
+ * Parses the address forms above: numeric address only, optional %scope as name or number. -EINVAL. Writes on success
+ * only. As in the kernel driver, port 0 is accepted (nothing can be sent there: counted as unreachable) and a
+ * v4-mapped IPv6 address stays IPv6 (its packets have no route from an IPv6-only socket).
+ */
 int endpoint_parse(struct endpoint *e, const char *text) MUST_CHECK;
 /* The bytes that a cookie authenticates: IP address then big-endian port. Returns 6 or 18. buf holds 18. */
 size_t endpoint_cookie_bytes(const struct endpoint *e, uint8_t buf[18]);

@@ -16,6 +16,7 @@
 #define GSO_SEGMENTS_MAX 64
 #define GSO_BYTES_MAX (65535 - 40 - 8)
 #define GSO_CONNECTIONS_MAX 64 /* open batches looked at; when more are open all are flushed */
+#define GSO_FLUSH_THRESHOLD 4  /* default of gso_queue.flush_threshold */
 
 struct udp_batch {
 	struct pool_item item;
@@ -24,7 +25,7 @@ struct udp_batch {
 	uint16_t segment_len; /* of every datagram but the last */
 	uint16_t nr;          /* datagrams */
 	uint32_t len;         /* bytes in data[] */
-	bool sealed;
+	bool sealed;          /* nothing may be appended any more */
 	struct udp_batch *next; /* queue order, while in the queue */
 	CACHE_ALIGNED uint8_t data[65536];
 };
@@ -36,9 +37,16 @@ struct gso_queue {
 	/* Blocks until the pool has a batch again; NULL result (stopping) drops the datagram. */
 	struct udp_batch *(*wait)(void *arg);
 	void *arg;
+	/*
+	 * Deliver early once this many sealed batches wait, so that udp-tx sends while the rest of the drain is
+	 * sealed. 0: only flush. Set by gso_queue_init() to GSO_FLUSH_THRESHOLD; the owner may change it.
+	 */
+	unsigned flush_threshold;
+	unsigned nr_sealed; /* among the batches not yet delivered */
 	struct udp_batch *first, *last; /* not yet delivered, in order */
 	unsigned nr_open;
-	struct udp_batch *open[GSO_CONNECTIONS_MAX];  /* newest batch of each connection */
+	/* Newest batch of each connection, unless it is sealed. The one used last is at the end. */
+	struct udp_batch *open[GSO_CONNECTIONS_MAX];
 	counter_t dropped; /* datagrams for which no batch could be had (only while stopping) */
 };
 
@@ -46,7 +54,7 @@ void gso_queue_init(struct gso_queue *q, struct pool *pool, void (*deliver)(void
 	struct udp_batch *(*wait)(void *), void *arg);
 /*
  * A slot of len bytes (1..GSO_BYTES_MAX) for the next datagram to that endpoint. The slot is part of the queue from now on and must be
- * filled before the next call on the queue. Flushes when the pool runs dry. NULL only if wait() gave NULL: counted as dropped.
+ * filled before the next call on the queue. May deliver what lies before it; flushes when the pool runs dry, then waits. NULL only if wait() gave NULL: counted as dropped.
  */
 uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t len);
 /* Delivers everything, in order. To be called at the end of each drain. */
