@@ -33,8 +33,12 @@ struct dispatch {
 	struct pool *handshakes;  /* of struct handshake_message */
 	struct spsc_tx to_decrypt[DECRYPT_THREADS_MAX];
 	struct spsc_tx to_crypto;
-	struct ingress_view *open[DECRYPT_THREADS_MAX];
-	counter_t views_sent, handshakes_sent;
+	bool shed_data;           /* drop data, keep handshakes: there is no buffer to go on with */
+	struct ingress_view *open[DECRYPT_THREADS_MAX]; /* being filled from the current batch */
+	unsigned touched[DECRYPT_THREADS_MAX], nr_touched; /* which of them */
+	struct dispatch_counters {
+		counter_t views, datagrams, handshakes;
+	} counters;
 };
 
 /*
@@ -42,6 +46,8 @@ struct dispatch {
  * never handshakes.
  */
 void ingress_dispatch(struct dispatch *d, struct udp_rx_batch *batch);
+/* Any thread, after ingress_open(): gives the view back and its reference to the batch. */
+void ingress_view_put(struct ingress_view *view);
 
 struct ingress_counters {
 	counter_t views, segments, bytes, packets, frames, keepalives;
@@ -56,6 +62,10 @@ struct ingress {
 	struct mpsc_tx notes;
 	struct coalesce coalesce;
 	struct aead_open_seg *segs; /* INGRESS_SEGS_MAX */
+	/* The inner source that was last found allowed, within one view. */
+	const struct peer *allowed_peer;
+	uint8_t allowed_version;
+	uint8_t allowed_src[16];
 	struct ingress_counters counters;
 };
 

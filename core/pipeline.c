@@ -1,0 +1,504 @@
+#include "core/pipeline.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/handshake.h"
+#include "core/log.h"
+#include "core/threads.h"
+
+static int init_tun_rx(struct pipeline *p, unsigned i);
+static int init_crypto(struct pipeline *p);
+static int init_udp_tx(struct pipeline *p);
+static int init_udp_rx(struct pipeline *p);
+static int init_tun_tx(struct pipeline *p, unsigned i);
+static int start(pthread_t *thread, bool *started, void *(*run)(void *), void *arg, const char *name);
+static int register_counters(struct pipeline *p);
+static void deliver_batch(void *arg, struct udp_batch *batch);
+static struct udp_batch *wait_batch(void *arg);
+static void inject_packet(void *arg, uint8_t *packet, uint32_t len);
+
+int pipeline_start(struct pipeline **out, const struct pipeline_config *config)
+{
+	const unsigned nr = config->tun_threads;
+	struct pipeline *p = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*p), (size_t)CACHE_LINE));
+	int err = -ENOMEM;
+
+	assert(nr >= 1 && nr <= DECRYPT_THREADS_MAX);
+	if (!p)
+		return -ENOMEM;
+	memset(p, 0, sizeof(*p));
+	p->config = *config;
+	p->nr = nr;
+	p->tun_rx = aligned_alloc(CACHE_LINE, nr * sizeof(*p->tun_rx));
+	p->tun_tx = aligned_alloc(CACHE_LINE, nr * sizeof(*p->tun_tx));
+	p->udp_rx.wake_fd = -1;
+	if (p->tun_rx)
+		memset(p->tun_rx, 0, nr * sizeof(*p->tun_rx));
+	if (p->tun_tx)
+		memset(p->tun_tx, 0, nr * sizeof(*p->tun_tx));
+	if (!p->tun_rx || !p->tun_tx)
+		goto err_stop;
+
+	/* Consumers first: a producer's ring needs the park of its consumer. */
+	err = init_crypto(p);
+	if (!err)
+		err = init_udp_tx(p);
+	if (!err)
+		err = init_udp_rx(p);
+	for (unsigned i = 0; i < nr && !err; i++)
+		err = init_tun_tx(p, i);
+	for (unsigned i = 0; i < nr && !err; i++)
+		err = init_tun_rx(p, i);
+	if (!err)
+		err = register_counters(p);
+	if (err)
+		goto err_stop;
+
+	/* Every thread finds everything in place: from here on nothing is initialised any more. */
+	err = start(&p->crypto.thread, &p->crypto.started, crypto_run, &p->crypto, "crypto");
+	if (!err)
+		err = start(&p->udp_tx.thread, &p->udp_tx.started, udp_tx_run, &p->udp_tx, "udp-tx");
+	if (!err)
+		err = start(&p->udp_rx.thread, &p->udp_rx.started, udp_rx_run, &p->udp_rx, "udp-rx");
+	for (unsigned i = 0; i < nr && !err; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "tun-tx%u", i);
+		err = start(&p->tun_tx[i].thread, &p->tun_tx[i].started, tun_tx_run, &p->tun_tx[i], name);
+		snprintf(name, sizeof(name), "tun-rx%u", i);
+		if (!err)
+			err = start(&p->tun_rx[i].thread, &p->tun_rx[i].started, tun_rx_run, &p->tun_rx[i], name);
+	}
+	if (err)
+		goto err_stop;
+	*out = p;
+	return 0;
+
+err_stop:
+	pipeline_stop(p);
+	return err;
+}
+
+void pipeline_stop(struct pipeline *p)
+{
+	if (!p)
+		return;
+	atomic_store(&p->stopping, true);
+	for (unsigned i = 0; i < p->nr && p->tun_rx; i++) {
+		if (p->tun_rx[i].queue)
+			p->tun_rx[i].queue->ops->stop(p->tun_rx[i].queue);
+		if (p->tun_rx[i].started)
+			park_wake(&p->tun_rx[i].park);
+	}
+	if (p->udp_rx.started) {
+		(void)!eventfd_write(p->udp_rx.wake_fd, 1); /* fails only when already readable */
+		park_wake(&p->udp_rx.park);
+	}
+	if (p->crypto.started)
+		park_wake(&p->crypto.park);
+	if (p->udp_tx.started) {
+		udp_tx_stop(p->udp_tx.tx);
+		park_wake(&p->udp_tx.park);
+	}
+	for (unsigned i = 0; i < p->nr && p->tun_tx; i++) {
+		if (p->tun_tx[i].started)
+			park_wake(&p->tun_tx[i].park);
+	}
+
+	for (unsigned i = 0; i < p->nr && p->tun_rx; i++) {
+		if (p->tun_rx[i].started)
+			pthread_join(p->tun_rx[i].thread, NULL);
+	}
+	if (p->udp_rx.started)
+		pthread_join(p->udp_rx.thread, NULL);
+	if (p->crypto.started)
+		pthread_join(p->crypto.thread, NULL);
+	if (p->udp_tx.started)
+		pthread_join(p->udp_tx.thread, NULL);
+	for (unsigned i = 0; i < p->nr && p->tun_tx; i++) {
+		if (p->tun_tx[i].started)
+			pthread_join(p->tun_tx[i].thread, NULL);
+	}
+
+	/* No thread is left: whatever lies in the rings and pools goes with their memory. */
+	if (p->config.stats)
+		stats_clear(p->config.stats);
+	udp_sockets_put(p->sockets);
+	if (p->crypto.device.nr_decrypt_threads)
+		device_done(&p->crypto.device);
+	aead_free(p->crypto.device.aead);
+	udp_tx_free(p->udp_tx.tx);
+	udp_rx_free(p->udp_rx.rx);
+	if (p->udp_rx.wake_fd >= 0)
+		close(p->udp_rx.wake_fd);
+	for (unsigned i = 0; i < p->nr && p->tun_tx; i++) {
+		ingress_done(&p->tun_tx[i].ingress);
+		aead_free(p->tun_tx[i].ingress.aead);
+		channel_done(&p->views_ring[i]);
+	}
+	for (unsigned i = 0; i < p->nr && p->tun_rx; i++)
+		pool_done(&p->tun_rx[i].trains);
+	pool_done(&p->crypto.batches);
+	pool_done(&p->udp_rx.batches);
+	pool_done(&p->udp_rx.views);
+	pool_done(&p->udp_rx.handshakes);
+	channel_done(&p->egress_ring);
+	channel_done(&p->handshake_ring);
+	channel_done(&p->notes_ring);
+	channel_done(&p->command_ring);
+	channel_done(&p->udp_tx_ring);
+	free(p->tun_rx);
+	free(p->tun_tx);
+	free(p);
+}
+
+void pipeline_call(struct pipeline *p, void (*fn)(struct device *dev, void *arg), void *arg)
+{
+	struct command command = {.fn = fn, .arg = arg};
+
+	sem_init(&command.done, 0, 0);
+	while (!mpsc_push(p->to_commands, &command))
+		sched_yield();
+	while (sem_wait(&command.done) && errno == EINTR)
+		;
+	sem_destroy(&command.done);
+}
+
+void pipeline_set_sockets(struct pipeline *p, struct udp_sockets *sockets)
+{
+	struct udp_sockets *old = p->sockets;
+
+	p->sockets = sockets ? udp_sockets_get(sockets) : NULL;
+	/* Release pairs with the acquire in socket_share_update(): who sees the generation sees the pointer. */
+	const unsigned generation = atomic_fetch_add_explicit(&p->sockets_generation, 1, memory_order_release) + 1;
+	(void)!eventfd_write(p->udp_rx.wake_fd, 1); /* fails only when already readable */
+	park_wake(&p->udp_tx.park);
+	/* Both give up their references when they go over, so that the port is free when we return. */
+	while (atomic_load_explicit(&p->udp_rx.share.adopted, memory_order_acquire) != generation ||
+		atomic_load_explicit(&p->udp_tx.share.adopted, memory_order_acquire) != generation)
+		nanosleep(&(struct timespec){.tv_nsec = 100 * 1000}, NULL);
+	udp_sockets_put(old);
+}
+
+bool socket_share_update(struct socket_share *share, struct pipeline *p)
+{
+	/* Pairs with the release in pipeline_set_sockets(), which changes nothing again before we have adopted this. */
+	const unsigned generation = atomic_load_explicit(&p->sockets_generation, memory_order_acquire);
+
+	if (likely(generation == share->generation))
+		return false;
+	udp_sockets_put(share->sockets);
+	share->sockets = p->sockets ? udp_sockets_get(p->sockets) : NULL;
+	share->generation = generation;
+	atomic_store_explicit(&share->adopted, generation, memory_order_release);
+	return true;
+}
+
+void pipeline_set_mtu(struct pipeline *p, uint32_t mtu)
+{
+	atomic_store_explicit(&p->crypto.device.mtu, mtu, memory_order_relaxed);
+}
+
+uint64_t clock_boottime_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clock_realtime_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+static int init_crypto(struct pipeline *p)
+{
+	struct crypto *c = &p->crypto;
+	struct device *dev = &c->device;
+	int err;
+
+	c->pipeline = p;
+	park_init(&c->park);
+	err = device_init(dev, p->nr, p->config.mtu);
+	if (err)
+		return err;
+	dev->aead = p->config.aead->new(&err);
+	if (!dev->aead)
+		return err;
+	dev->queue = &c->queue;
+	dev->drops = &c->drops;
+	err = mpsc_init(&p->command_ring, COMMANDS_SLOTS, &c->park, &p->to_commands, &c->commands);
+	if (!err)
+		err = pool_init(&c->batches, UDP_BATCHES, sizeof(struct udp_batch), &c->park);
+	if (err)
+		return err;
+	gso_queue_init(&c->queue, &c->batches, deliver_batch, wait_batch, c);
+	egress_init(&c->egress, dev, inject_packet, c);
+	return 0;
+}
+
+static int init_udp_tx(struct pipeline *p)
+{
+	struct udp_tx_thread *t = &p->udp_tx;
+	int err;
+
+	t->pipeline = p;
+	park_init(&t->park);
+	err = udp_tx_new(&t->tx, NULL);
+	if (!err)
+		err = spsc_init(&p->udp_tx_ring, UDP_BATCHES, &t->park, &p->crypto.to_udp_tx, &t->batches);
+	return err;
+}
+
+static int init_udp_rx(struct pipeline *p)
+{
+	struct udp_rx_thread *t = &p->udp_rx;
+	int err;
+
+	t->pipeline = p;
+	park_init(&t->park);
+	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (t->wake_fd < 0)
+		return -errno;
+	err = udp_rx_new(&t->rx);
+	if (!err)
+		err = pool_init(&t->batches, UDP_RX_BATCHES, sizeof(struct udp_rx_batch), &t->park);
+	/* Each batch can be in the hands of several decrypt threads; a view more than there are slots is never needed. */
+	if (!err)
+		err = pool_init(&t->views, MIN(CHANNEL_SLOTS, UDP_RX_BATCHES * MIN(p->nr, 8u)),
+			sizeof(struct ingress_view), NULL);
+	if (!err)
+		err = pool_init(&t->handshakes, HANDSHAKE_QUEUE_SLOTS, sizeof(struct handshake_message), NULL);
+	if (!err)
+		err = spsc_init(&p->handshake_ring, HANDSHAKE_QUEUE_SLOTS, &p->crypto.park, &t->dispatch.to_crypto,
+			&p->crypto.handshakes);
+	if (err)
+		return err;
+	t->dispatch.dev = &p->crypto.device;
+	t->dispatch.drops = &t->drops;
+	t->dispatch.views = &t->views;
+	t->dispatch.handshakes = &t->handshakes;
+	return 0;
+}
+
+static int init_tun_tx(struct pipeline *p, unsigned i)
+{
+	struct tun_tx *t = &p->tun_tx[i];
+	struct mpsc_tx notes;
+	int err = 0;
+
+	t->pipeline = p;
+	park_init(&t->park);
+	/* All decrypt threads share one notes ring; it is made with the first. */
+	if (i == 0)
+		err = mpsc_init(&p->notes_ring, NOTES_SLOTS, &p->crypto.park, &notes, &p->crypto.notes);
+	else
+		notes = p->tun_tx[0].ingress.notes;
+	if (!err)
+		err = spsc_init(&p->views_ring[i], CHANNEL_SLOTS, &t->park, &p->udp_rx.dispatch.to_decrypt[i], &t->views);
+	if (err)
+		return err;
+	struct aead *aead = p->config.aead->new(&err);
+	if (!aead)
+		return err;
+	err = ingress_init(&t->ingress, &p->crypto.device, &t->drops, aead, p->config.queues[i], notes);
+	if (err)
+		aead_free(aead);
+	return err;
+}
+
+static int init_tun_rx(struct pipeline *p, unsigned i)
+{
+	struct tun_rx *t = &p->tun_rx[i];
+	int err = 0;
+
+	t->pipeline = p;
+	t->queue = p->config.queues[i];
+	park_init(&t->park);
+	/* All readers share one ring, with a slot for each train there is. */
+	if (i == 0)
+		err = mpsc_init(&p->egress_ring, TRAINS_PER_READER * p->nr, &p->crypto.park, &t->to_crypto,
+			&p->crypto.trains);
+	else
+		t->to_crypto = p->tun_rx[0].to_crypto;
+	if (!err)
+		err = pool_init(&t->trains, TRAINS_PER_READER, sizeof(struct train), &t->park);
+	return err;
+}
+
+/* Signals are the control thread's: data threads start with all of them blocked. */
+static int start(pthread_t *thread, bool *started, void *(*run)(void *), void *arg, const char *name)
+{
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	const int err = pthread_create(thread, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (err)
+		return -err;
+	*started = true;
+	pthread_setname_np(*thread, name);
+	return 0;
+}
+
+static void deliver_batch(void *arg, struct udp_batch *batch)
+{
+	struct crypto *c = arg;
+	/* The ring has a slot for every batch there is. */
+	const bool pushed = spsc_push(c->to_udp_tx, batch);
+
+	assert(pushed);
+	(void)pushed;
+}
+
+/* Backpressure: the crypto thread waits for udp-tx, so that trains pile up and the TUN readers stop. */
+static struct udp_batch *wait_batch(void *arg)
+{
+	struct crypto *c = arg;
+
+	rcu_thread_offline();
+	struct udp_batch *batch = pool_wait(&c->batches, &c->pipeline->stopping);
+	rcu_thread_online();
+	return batch;
+}
+
+static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
+{
+	struct crypto *c = arg;
+	struct tun_queue *queue = c->pipeline->config.queues[0];
+	struct tun_frame frame = {.len = len, .nr_iov = 2};
+
+	frame.iov[1] = (struct iovec){.iov_base = packet, .iov_len = len};
+	/* An answer to a packet that is lost anyway: nothing depends on it. */
+	(void)!queue->ops->send(queue, &frame);
+}
+
+#define COUNT(group, object, field) err = err ? err : stats_add(s, group, #field, &(object)->field)
+
+static int register_drops(struct stats *s, const struct drops *d, int err)
+{
+	for (unsigned why = 0; why < DROP_REASON_COUNT && !err; why++)
+		err = stats_add(s, "drops", drop_label(why), &d->by_reason[why]);
+	return err;
+}
+
+static int register_park(struct stats *s, const char *group, const struct park *park, int err)
+{
+	COUNT(group, park, parks);
+	COUNT(group, park, wakes);
+	return err;
+}
+
+static int register_channel(struct stats *s, const char *group, const struct channel *ch, int err)
+{
+	if (!err)
+		err = stats_add(s, group, "queue_high_water", &ch->high_water);
+	if (!err)
+		err = stats_add(s, group, "queue_refused", &ch->refused);
+	return err;
+}
+
+static int register_counters(struct pipeline *p)
+{
+	struct stats *s = p->config.stats;
+	const struct device *dev = &p->crypto.device;
+	char group[16];
+	int err = 0;
+
+	if (!s)
+		return 0;
+	for (unsigned i = 0; i < p->nr; i++) {
+		const struct tun_rx *t = &p->tun_rx[i];
+
+		snprintf(group, sizeof(group), "tun-rx%u", i);
+		COUNT(group, &t->counters, trains);
+		COUNT(group, &t->counters, stalls);
+		COUNT(group, t->queue, reads);
+		COUNT(group, t->queue, read_packets);
+		COUNT(group, t->queue, read_bytes);
+		COUNT(group, t->queue, read_malformed);
+		err = register_drops(s, &t->drops, err);
+		err = register_park(s, group, &t->park, err);
+	}
+
+	COUNT("crypto", &p->crypto.counters, turns);
+	COUNT("crypto", &dev->egress_counters, trains);
+	COUNT("crypto", &dev->egress_counters, packets);
+	COUNT("crypto", &dev->egress_counters, segments);
+	COUNT("crypto", &dev->egress_counters, bytes);
+	COUNT("crypto", &dev->egress_counters, staged);
+	COUNT("crypto", &dev->egress_counters, unreachables_sent);
+	COUNT("crypto", &dev->counters, initiations_sent);
+	COUNT("crypto", &dev->counters, responses_sent);
+	COUNT("crypto", &dev->counters, cookies_sent);
+	COUNT("crypto", &dev->counters, initiations_received);
+	COUNT("crypto", &dev->counters, responses_received);
+	COUNT("crypto", &dev->counters, cookies_received);
+	COUNT("crypto", &dev->counters, handshakes_completed);
+	COUNT("crypto", &dev->counters, keepalives_sent);
+	COUNT("crypto", &dev->counters, rekeys);
+	err = register_channel(s, "crypto", &p->egress_ring, err);
+	err = register_park(s, "crypto", &p->crypto.park, err);
+	err = register_drops(s, &p->crypto.drops, err);
+
+	const struct udp_tx_counters *tx = udp_tx_counters(p->udp_tx.tx);
+	COUNT("udp-tx", tx, calls);
+	COUNT("udp-tx", tx, batches);
+	COUNT("udp-tx", tx, datagrams);
+	COUNT("udp-tx", tx, bytes);
+	COUNT("udp-tx", tx, gso_fallbacks);
+	COUNT("udp-tx", tx, pin_dropped);
+	COUNT("udp-tx", tx, waits);
+	COUNT("udp-tx", tx, drop_unreachable);
+	COUNT("udp-tx", tx, drop_too_long);
+	COUNT("udp-tx", tx, drop_no_buffer);
+	COUNT("udp-tx", tx, drop_no_socket);
+	COUNT("udp-tx", tx, drop_error);
+	err = register_channel(s, "udp-tx", &p->udp_tx_ring, err);
+	err = register_park(s, "udp-tx", &p->udp_tx.park, err);
+
+	const struct udp_rx_counters *rx = udp_rx_counters(p->udp_rx.rx);
+	COUNT("udp-rx", rx, calls);
+	COUNT("udp-rx", rx, messages);
+	COUNT("udp-rx", rx, datagrams);
+	COUNT("udp-rx", rx, bytes);
+	COUNT("udp-rx", rx, truncated);
+	COUNT("udp-rx", rx, errors);
+	COUNT("udp-rx", &p->udp_rx.dispatch.counters, views);
+	COUNT("udp-rx", &p->udp_rx.dispatch.counters, handshakes);
+	COUNT("udp-rx", &p->udp_rx.counters, waits);
+	COUNT("udp-rx", &p->udp_rx.counters, sheds);
+	err = register_park(s, "udp-rx", &p->udp_rx.park, err);
+	err = register_drops(s, &p->udp_rx.drops, err);
+
+	for (unsigned i = 0; i < p->nr; i++) {
+		const struct tun_tx *t = &p->tun_tx[i];
+
+		snprintf(group, sizeof(group), "tun-tx%u", i);
+		COUNT(group, &t->ingress.counters, views);
+		COUNT(group, &t->ingress.counters, segments);
+		COUNT(group, &t->ingress.counters, bytes);
+		COUNT(group, &t->ingress.counters, packets);
+		COUNT(group, &t->ingress.counters, frames);
+		COUNT(group, &t->ingress.counters, keepalives);
+		COUNT(group, t->ingress.queue, writes);
+		COUNT(group, t->ingress.queue, written_bytes);
+		COUNT(group, t->ingress.queue, write_errors);
+		err = register_channel(s, group, &p->views_ring[i], err);
+		err = register_park(s, group, &t->park, err);
+		err = register_drops(s, &t->drops, err);
+	}
+	return err;
+}

@@ -1,0 +1,153 @@
+/*
+ * The five kinds of thread of a running interface, in packet order:
+ *
+ *	egress    tun_rx.c -> crypto.c -> udp_tx.c
+ *	ingress   udp_rx.c -> tun_tx.c   (handshake messages: udp_rx.c -> crypto.c)
+ *
+ * One cache-aligned context each, made by core/pipeline.c before any thread starts and freed after all have ended. Each loop
+ * drains to empty and then sleeps, RCU-offline, on its park or its file descriptors; it ends when pipeline->stopping is seen.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <semaphore.h>
+
+#include "core/egress.h"
+#include "core/ingress.h"
+#include "core/pipeline.h"
+#include "ring/channel.h"
+#include "udp/receive.h"
+#include "udp/send.h"
+
+/* Train buffers of one TUN reader: bounds what it has in flight, and so the latency that a burst can build up. */
+#define TRAINS_PER_READER 16
+/* Sealed batches between crypto and udp-tx. */
+#define UDP_BATCHES 64
+/* Receive buffers, each of UDP_RX_MSGS messages, and the views that sort them by owner. */
+#define UDP_RX_BATCHES 32
+#define NOTES_SLOTS 4096
+#define COMMANDS_SLOTS 64
+
+struct tun_rx {
+	CACHE_ALIGNED struct pipeline *pipeline;
+	pthread_t thread;
+	bool started;
+	struct tun_queue *queue;
+	struct park park;  /* sleeps here only while all its trains are in flight */
+	struct pool trains; /* of struct train */
+	struct mpsc_tx to_crypto;
+	struct drops drops;
+	struct tun_rx_counters {
+		counter_t trains, stalls; /* stalls: waited because every train was in flight */
+	} counters;
+};
+
+/* A call of the control thread, on its stack until done is posted. */
+struct command {
+	void (*fn)(struct device *dev, void *arg);
+	void *arg;
+	sem_t done;
+};
+
+struct crypto {
+	CACHE_ALIGNED struct pipeline *pipeline;
+	pthread_t thread;
+	bool started;
+	struct park park;
+	struct mpsc_rx trains;
+	struct spsc_rx handshakes;
+	struct mpsc_rx notes;
+	struct mpsc_rx commands;
+	struct pool batches; /* of struct udp_batch */
+	struct spsc_tx to_udp_tx;
+	struct gso_queue queue;
+	struct egress egress;
+	struct device device;
+	struct drops drops;
+	struct crypto_counters {
+		counter_t turns; /* rounds of the loop that found work */
+	} counters;
+};
+
+/* A thread's share in the sockets of the interface: it goes over to new ones when the generation moves, and says so. */
+struct socket_share {
+	struct udp_sockets *sockets; /* own reference, may be NULL */
+	unsigned generation;
+	_Atomic unsigned adopted; /* generation in use; control thread waits for it */
+};
+
+struct udp_tx_thread {
+	CACHE_ALIGNED struct pipeline *pipeline;
+	pthread_t thread;
+	bool started;
+	struct park park;
+	struct spsc_rx batches;
+	struct udp_tx *tx;
+	struct socket_share share;
+};
+
+struct udp_rx_thread {
+	CACHE_ALIGNED struct pipeline *pipeline;
+	pthread_t thread;
+	bool started;
+	int wake_fd; /* eventfd: stop, or new sockets */
+	struct park park;
+	struct pool batches;    /* of struct udp_rx_batch */
+	struct pool views;      /* of struct ingress_view */
+	struct pool handshakes; /* of struct handshake_message */
+	struct udp_rx *rx;
+	struct udp_rx_batch *batch; /* being filled */
+	struct dispatch dispatch;
+	struct socket_share share;
+	struct drops drops;
+	struct udp_rx_thread_counters {
+		counter_t waits;  /* times it waited for a buffer */
+		counter_t sheds;  /* batches whose data was dropped because none came */
+	} counters;
+};
+
+struct tun_tx {
+	CACHE_ALIGNED struct pipeline *pipeline;
+	pthread_t thread;
+	bool started;
+	struct park park;
+	struct spsc_rx views;
+	struct ingress ingress;
+	struct drops drops;
+};
+
+struct pipeline {
+	struct pipeline_config config;
+	_Atomic bool stopping;
+	_Atomic bool tun_failed;
+	/* Published by the control thread: pointer first, then generation with release. */
+	struct udp_sockets *sockets;
+	_Atomic unsigned sockets_generation;
+	struct channel egress_ring, handshake_ring, notes_ring, command_ring, udp_tx_ring;
+	struct mpsc_tx to_commands;
+	struct channel views_ring[DECRYPT_THREADS_MAX];
+	struct crypto crypto;
+	struct udp_tx_thread udp_tx;
+	struct udp_rx_thread udp_rx;
+	unsigned nr; /* TUN queues */
+	struct tun_rx *tun_rx;
+	struct tun_tx *tun_tx;
+};
+
+void *tun_rx_run(void *tun_rx);
+void *crypto_run(void *crypto);
+void *udp_tx_run(void *udp_tx_thread);
+void *udp_rx_run(void *udp_rx_thread);
+void *tun_tx_run(void *tun_tx);
+
+static inline bool pipeline_stopping(const struct pipeline *p)
+{
+	return atomic_load_explicit(&p->stopping, memory_order_relaxed);
+}
+
+/* CLOCK_BOOTTIME, CLOCK_REALTIME in nanoseconds. */
+uint64_t clock_boottime_ns(void);
+uint64_t clock_realtime_ns(void);
+
+/* Owner thread of share: takes over the published sockets if they changed. Returns whether they did. */
+bool socket_share_update(struct socket_share *share, struct pipeline *p);

@@ -1,0 +1,54 @@
+/* Thread tun-rx: TUN queue -> train -> MPSC ring. Touches no RCU-protected data. */
+#include "core/threads.h"
+
+#include <errno.h>
+
+static bool train_full(const struct train *t)
+{
+	return t->nr == TRAIN_PACKETS_MAX || t->used > TRAIN_BYTES - TRAIN_READ_ROOM;
+}
+
+void *tun_rx_run(void *arg)
+{
+	struct tun_rx *self = arg;
+	struct pipeline *p = self->pipeline;
+	struct tun_queue *queue = self->queue;
+	bool more = false; /* the last train filled up: there is probably more to read */
+	int err = 0;
+
+	while (!pipeline_stopping(p) && !err) {
+		struct train *train = pool_get(&self->trains);
+		if (!train) {
+			/* Backpressure: while all trains are in flight the kernel's queue holds, and drops, what comes. */
+			counter_add(&self->counters.stalls, 1);
+			train = pool_wait(&self->trains, &p->stopping);
+			if (!train)
+				break;
+		}
+		train_reset(train);
+
+		int nr = 0;
+		while (!nr && !err) {
+			if (!more)
+				err = queue->ops->recv_wait(queue);
+			more = false;
+			if (!err)
+				nr = queue->ops->recv_many(queue, train);
+			if (nr < 0)
+				err = nr;
+		}
+		if (err) {
+			pool_put(train);
+			break;
+		}
+		more = train_full(train);
+		counter_add(&self->counters.trains, 1);
+		/* The ring has a slot for every train of every reader. */
+		const bool pushed = mpsc_push(self->to_crypto, train);
+		assert(pushed);
+		(void)pushed;
+	}
+	if (err && err != -ECANCELED && !atomic_exchange(&p->tun_failed, true) && p->config.tun_failed)
+		p->config.tun_failed(p->config.arg, err);
+	return NULL;
+}

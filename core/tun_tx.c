@@ -1,0 +1,25 @@
+/* Thread tun-tx: a view of received datagrams -> open, check, coalesce -> TUN queue. */
+#include "core/threads.h"
+
+void *tun_tx_run(void *arg)
+{
+	struct tun_tx *self = arg;
+
+	rcu_register_thread();
+	while (!pipeline_stopping(self->pipeline)) {
+		const uint32_t ticket = park_ticket(&self->park);
+		struct ingress_view *view = spsc_pop(self->views);
+
+		if (!view) {
+			rcu_thread_offline();
+			park_wait(&self->park, ticket, PARK_FOREVER);
+			rcu_thread_online();
+			continue;
+		}
+		ingress_open(&self->ingress, view, clock_boottime_ns());
+		ingress_view_put(view);
+		rcu_quiescent_state();
+	}
+	rcu_unregister_thread();
+	return NULL;
+}

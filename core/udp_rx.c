@@ -1,0 +1,109 @@
+/* Thread udp-rx: recvmmsg with UDP_GRO -> views for the decrypt threads, handshake messages for the crypto thread. */
+#include "core/threads.h"
+
+#include <errno.h>
+#include <linux/sock_diag.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* recvmmsg calls on one socket before the other gets its turn. */
+#define CALLS_PER_TURN 8
+/* How long to wait for a buffer while the socket still has room. */
+#define BUFFER_WAIT_NS NS_PER_MS
+
+static void receive(struct udp_rx_thread *self, int fd);
+static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd);
+static bool socket_half_full(int fd);
+
+void *udp_rx_run(void *arg)
+{
+	struct udp_rx_thread *self = arg;
+	struct pipeline *p = self->pipeline;
+
+	rcu_register_thread();
+	self->batch = pool_get(&self->batches);
+	assert(self->batch);
+	while (!pipeline_stopping(p)) {
+		socket_share_update(&self->share, p);
+		const struct udp_sockets *s = self->share.sockets;
+		struct pollfd fds[] = {
+			{.fd = self->wake_fd, .events = POLLIN},
+			{.fd = s ? s->fd4 : -1, .events = POLLIN},
+			{.fd = s ? s->fd6 : -1, .events = POLLIN},
+		};
+
+		rcu_thread_offline();
+		const int ready = poll(fds, ARRAY_LEN(fds), -1);
+		rcu_thread_online();
+		if (ready <= 0)
+			continue; /* EINTR or a passing lack of memory */
+		if (fds[0].revents) {
+			eventfd_t value;
+			(void)!eventfd_read(self->wake_fd, &value); /* only its edge matters */
+		}
+		if (fds[1].revents)
+			receive(self, fds[1].fd);
+		if (fds[2].revents)
+			receive(self, fds[2].fd);
+	}
+	pool_put(self->batch);
+	udp_sockets_put(self->share.sockets);
+	self->share.sockets = NULL;
+	rcu_unregister_thread();
+	return NULL;
+}
+
+static void receive(struct udp_rx_thread *self, int fd)
+{
+	for (unsigned i = 0; i < CALLS_PER_TURN && !pipeline_stopping(self->pipeline); i++) {
+		struct udp_rx_batch *batch = self->batch;
+
+		atomic_store_explicit(&batch->refs, 1, memory_order_relaxed);
+		if (udp_receive(self->rx, fd, batch) <= 0)
+			return;
+		/*
+		 * Without a buffer to go on with, this one is not handed out: its data is shed and its handshake messages, which are
+		 * copied, still get through.
+		 */
+		struct udp_rx_batch *next = next_batch(self, fd);
+		self->dispatch.shed_data = !next;
+		ingress_dispatch(&self->dispatch, batch);
+		if (next) {
+			self->batch = next;
+			udp_rx_batch_put(batch);
+		} else {
+			counter_add(&self->counters.sheds, 1);
+		}
+		rcu_quiescent_state();
+	}
+}
+
+/*
+ * A free buffer. While the socket has room the decrypt threads get a moment to return one: the kernel's queue absorbs the burst. Once it
+ * is half full, waiting would make handshakes wait, too.
+ */
+static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd)
+{
+	struct udp_rx_batch *batch = pool_get(&self->batches);
+	if (likely(batch))
+		return batch;
+
+	const uint64_t deadline_ns = park_clock_ns() + BUFFER_WAIT_NS;
+	counter_add(&self->counters.waits, 1);
+	rcu_thread_offline();
+	while (!batch && !pipeline_stopping(self->pipeline) && !socket_half_full(fd) && park_clock_ns() < deadline_ns)
+		batch = pool_wait_until(&self->batches, &self->pipeline->stopping, deadline_ns);
+	rcu_thread_online();
+	return batch;
+}
+
+static bool socket_half_full(int fd)
+{
+	uint32_t info[SK_MEMINFO_VARS];
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len))
+		return true;
+	return info[SK_MEMINFO_RMEM_ALLOC] > info[SK_MEMINFO_RCVBUF] / 2;
+}

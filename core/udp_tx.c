@@ -1,0 +1,28 @@
+/* Thread udp-tx: sealed batches -> sendmmsg with UDP_SEGMENT. Touches no RCU-protected data. */
+#include "core/threads.h"
+
+void *udp_tx_run(void *arg)
+{
+	struct udp_tx_thread *self = arg;
+	struct pipeline *p = self->pipeline;
+	struct udp_batch *batch[UDP_TX_BATCHES_MAX];
+
+	while (!pipeline_stopping(p)) {
+		const uint32_t ticket = park_ticket(&self->park);
+		unsigned nr = 0;
+
+		socket_share_update(&self->share, p);
+		while (nr < UDP_TX_BATCHES_MAX && (batch[nr] = spsc_pop(self->batches)))
+			nr++;
+		if (!nr) {
+			park_wait(&self->park, ticket, PARK_FOREVER);
+			continue;
+		}
+		udp_tx_send(self->tx, self->share.sockets, batch, nr);
+		for (unsigned i = nr; i--;)
+			pool_put(batch[i]);
+	}
+	udp_sockets_put(self->share.sockets);
+	self->share.sockets = NULL;
+	return NULL;
+}
