@@ -53,6 +53,7 @@ static _Atomic(enum log_format) current_format = LOG_FORMAT_HUMAN;
 static _Atomic(enum log_sink) current_sink = LOG_SINK_STDERR;
 static _Atomic(struct log_limit *) limits; /* push-only list */
 
+static int parse_directives(uint8_t levels[LOG_COMPONENTS], const char *directives, char error[LOG_ERROR_BYTES]);
 static void sanitize(char *text);
 static void format_time(char *buf, size_t size);
 static void write_json(enum log_level level, enum log_component component, const char *message);
@@ -130,6 +131,49 @@ void log_set_sink(enum log_sink sink, const char *ident)
 
 int log_set_directives(const char *directives, char error[LOG_ERROR_BYTES])
 {
+	uint8_t levels[LOG_COMPONENTS];
+	int err = parse_directives(levels, directives, error);
+
+	if (err)
+		return err;
+	for (unsigned c = 0; c < LOG_COMPONENTS; c++)
+		atomic_store_explicit(&log_levels[c], levels[c], memory_order_relaxed);
+	return 0;
+}
+
+int log_check_directives(const char *directives, char error[LOG_ERROR_BYTES])
+{
+	uint8_t levels[LOG_COMPONENTS];
+
+	return parse_directives(levels, directives, error);
+}
+
+const char *log_get_directives(char buf[LOG_DIRECTIVES_BYTES])
+{
+	size_t used = 0;
+
+	for (unsigned c = 0; c < LOG_COMPONENTS; c++) {
+		uint8_t level = atomic_load_explicit(&log_levels[c], memory_order_relaxed);
+
+		used += (size_t)snprintf(buf + used, LOG_DIRECTIVES_BYTES - used, "%s%s=%s", c ? "," : "",
+			component_names[c], level_names[level]);
+		assert(used < LOG_DIRECTIVES_BYTES);
+	}
+	return buf;
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return level_names[level];
+}
+
+const char *log_component_name(enum log_component component)
+{
+	return component_names[component];
+}
+
+static int parse_directives(uint8_t levels[LOG_COMPONENTS], const char *directives, char error[LOG_ERROR_BYTES])
+{
 	int named[LOG_COMPONENTS];
 	int bare = -1;
 
@@ -173,36 +217,9 @@ int log_set_directives(const char *directives, char error[LOG_ERROR_BYTES])
 			break;
 	}
 
-	for (unsigned c = 0; c < LOG_COMPONENTS; c++) {
-		int level = named[c] >= 0 ? named[c] : bare >= 0 ? bare : default_levels[c];
-
-		atomic_store_explicit(&log_levels[c], (uint8_t)level, memory_order_relaxed);
-	}
+	for (unsigned c = 0; c < LOG_COMPONENTS; c++)
+		levels[c] = (uint8_t)(named[c] >= 0 ? named[c] : bare >= 0 ? bare : default_levels[c]);
 	return 0;
-}
-
-const char *log_get_directives(char buf[LOG_DIRECTIVES_BYTES])
-{
-	size_t used = 0;
-
-	for (unsigned c = 0; c < LOG_COMPONENTS; c++) {
-		uint8_t level = atomic_load_explicit(&log_levels[c], memory_order_relaxed);
-
-		used += (size_t)snprintf(buf + used, LOG_DIRECTIVES_BYTES - used, "%s%s=%s", c ? "," : "",
-			component_names[c], level_names[level]);
-		assert(used < LOG_DIRECTIVES_BYTES);
-	}
-	return buf;
-}
-
-const char *log_level_name(enum log_level level)
-{
-	return level_names[level];
-}
-
-const char *log_component_name(enum log_component component)
-{
-	return component_names[component];
 }
 
 /* Names and error texts may come from outside: no line breaks, no terminal escapes, and always valid UTF-8 for JSON. */

@@ -106,6 +106,8 @@ void log_set_sink(enum log_sink sink, const char *ident);
  * in error that names the bad part. Any thread.
  */
 int log_set_directives(const char *directives, char error[LOG_ERROR_BYTES]) MUST_CHECK;
+/* The same check, without effect. */
+int log_check_directives(const char *directives, char error[LOG_ERROR_BYTES]) MUST_CHECK;
 /* The directives in force, in the syntax above. Returns buf. Any thread. */
 const char *log_get_directives(char buf[LOG_DIRECTIVES_BYTES]);
 
