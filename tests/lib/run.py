@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""Runs the suites of sluice and counts single tests. Started by tests/run, which installs what is needed.
+
+suites: unit (Criterion, one program a layer), sim (two devices on a lossy wire), fuzz (replay of the corpora), stress (threads), e2e (network
+namespaces), man (the manual page), aarch64 (cross-compilation; optional, skipped when its compiler or libraries are not there)
+builds: gcc, clang (release, warnings are errors); gcc-asan, clang-asan (address and undefined behaviour); tsan (threads)
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILDS = os.path.join(ROOT, "build-tests")
+
+SANITIZER_ENV = {
+    "ASAN_OPTIONS": "abort_on_error=0:exitcode=99:detect_stack_use_after_return=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
+    "TSAN_OPTIONS": "halt_on_error=0:exitcode=99:second_deadlock_stack=1:suppressions=" + os.path.join(ROOT, "tests/stress/tsan.supp"),
+}
+ASAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"]
+TSAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"]
+
+
+class Build:
+    """A build directory and the suites that run in it."""
+
+    def __init__(self, name, compiler, options, suites, e2e=(), factor=1):
+        self.name, self.compiler, self.options, self.suites, self.e2e, self.factor = name, compiler, options, suites, list(e2e), factor
+        self.dir = os.path.join(BUILDS, name)
+        self.sluice = os.path.join(self.dir, "sluice")
+
+
+# Each build type runs what it is best at finding; the whole end-to-end suite runs once, in what users get.
+BUILDS_ALL = [
+    Build("gcc", "gcc", ["-Dbuildtype=release"], ["unit", "sim", "fuzz", "stress", "e2e"]),
+    Build("clang", "clang-14", ["-Dbuildtype=release"], ["unit", "sim", "e2e"], ["--quick", "tun_threads", "flow_order"]),
+    Build("gcc-asan", "gcc", ASAN, ["unit", "sim", "fuzz", "e2e"], ["--quick"], 3),
+    Build("clang-asan", "clang-14", ASAN + ["-Dfuzz=true"], ["unit", "sim", "fuzz", "e2e"], ["--quick", "hostile*", "tcp*", "uapi*"], 3),
+    Build("tsan", "clang-14", TSAN, ["stress"], [], 5),
+]
+SUITES = ["unit", "sim", "fuzz", "stress", "e2e", "man", "aarch64"]
+
+
+class Totals:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.lines = []
+
+    def add(self, what, passed, failed, skipped, seconds, note=""):
+        self.passed += passed
+        self.failed += failed
+        self.skipped += skipped
+        line = f"{'FAILED' if failed else 'ok':8}{what:32}{passed:6} passed{failed:5} failed{skipped:5} skipped{seconds:8.1f} s{note}"
+        self.lines.append(line)
+        print(line, flush=True)
+
+
+totals = Totals()
+children = []
+
+
+def execute(argv, timeout, env=None, stream=False, cwd=ROOT):
+    """Runs a command in a process group of its own. Returns (exit status or None after a timeout, output)."""
+    p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                         start_new_session=True, env={**os.environ, **(env or {})}, cwd=cwd)
+    children.append(p)
+    lines = []
+    end = time.monotonic() + timeout
+    signal.signal(signal.SIGALRM, lambda *a: end_group(p))
+    signal.alarm(max(1, int(timeout)))
+    try:
+        for line in p.stdout:
+            lines.append(line)
+            if stream:
+                print("  " + line, end="", flush=True)
+        status = p.wait()
+    finally:
+        signal.alarm(0)
+        children.remove(p)
+    return (None if time.monotonic() >= end else status), "".join(lines)
+
+
+def end_group(p, number=signal.SIGKILL):
+    try:
+        os.killpg(p.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def show(output, lines=200):
+    text = output.splitlines()
+    if len(text) > lines:
+        print(f"    ({len(text) - lines} lines left out)")
+    print("\n".join("    " + line for line in text[-lines:]), flush=True)
+
+
+def setup(build, targets=()):
+    """Configures (afresh) and compiles. Returns whether it worked; a failure counts as one failed test."""
+    start = time.monotonic()
+    shutil.rmtree(build.dir, ignore_errors=True)
+    argv = ["meson", "setup", build.dir, "-Dwerror=true", "-Dtests=enabled"] + build.options
+    status, output = execute(argv, 300, {"CC": build.compiler})
+    if status == 0:
+        status, output = execute(["ninja", "-C", build.dir] + list(targets), 900)
+    if status != 0:
+        totals.add(f"{build.name}: build", 0, 1, 0, time.monotonic() - start)
+        show(output)
+        return False
+    totals.add(f"{build.name}: build", 1, 0, 0, time.monotonic() - start)
+    return True
+
+
+def suite_of(test):
+    """unit-ring -> unit. What has no such prefix belongs to the folder that declares it."""
+    name = test["name"].split(":")[-1].strip()
+    for suite in ("unit", "sim", "fuzz", "stress"):
+        if name == suite or re.match(suite + r"[-_]", name) or any(s.split(":")[-1] == suite for s in test["suite"]):
+            return suite
+    return "unit"
+
+
+CRITERION_RE = re.compile(r"Synthesis: Tested: \D*(\d+)\D* \| Passing: \D*(\d+)\D* \| Failing: \D*(\d+)\D* \| Crashing: \D*(\d+)")
+COUNT_RE = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.M)
+ESCAPE_RE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def counted(status, output):
+    """(passed, failed, skipped) of a program's output; one test where it counts nothing itself."""
+    plain = ESCAPE_RE.sub("", output)
+    m = CRITERION_RE.search(plain)
+    if m:
+        tested, passing, failing, crashing = map(int, m.groups())
+        counts = passing, failing + crashing, 0
+    elif COUNT_RE.search(plain):
+        counts = tuple(int(x or 0) for x in COUNT_RE.findall(plain)[-1])
+    elif status == 77:
+        return 0, 0, 1
+    else:
+        counts = (1, 0, 0) if status == 0 else (0, 1, 0)
+    if status != 0 and counts[1] == 0:
+        counts = counts[0], 1, counts[2]
+    return counts
+
+
+def run_programs(build, suites):
+    status, output = execute(["meson", "introspect", build.dir, "--tests"], 60)
+    tests = json.loads(output)
+    for suite in suites:
+        mine = [t for t in tests if suite_of(t) == suite]
+        for t in mine:
+            start = time.monotonic()
+            env = {**SANITIZER_ENV, **t["env"]} if build.factor > 1 else t["env"]
+            limit = t["timeout"] * build.factor if t["timeout"] > 0 else 900
+            status, output = execute(t["cmd"], limit, env, cwd=t["workdir"] or build.dir)
+            if status is None:
+                output += f"\nnot done after {limit} s\n"
+            counts = counted(status, output)
+            totals.add(f"{build.name}: {t['name'].split(':')[-1].strip()}", *counts, time.monotonic() - start)
+            if counts[1]:
+                show(output)
+        if not mine:
+            totals.add(f"{build.name}: {suite}", 0, 0, 0, 0, "  (this build has no such test)")
+
+
+def reason_without_netns():
+    """Why the end-to-end tests cannot run here, or None."""
+    if not os.path.exists("/dev/net/tun"):
+        return "no /dev/net/tun (modprobe tun)"
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError as e:
+        return f"/dev/net/tun: {e.strerror}" + ("" if os.geteuid() == 0 and not in_user_namespace() else "; run as root")
+    p = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, text=True)
+    return f"no namespaces: {p.stderr.strip()}; run as root" if p.returncode else None
+
+
+def in_user_namespace():
+    return "SLUICE_IN_USER_NAMESPACE" in os.environ
+
+
+def run_e2e(build, arguments, factor):
+    start = time.monotonic()
+    reason = reason_without_netns()
+    if reason:
+        totals.add(f"{build.name}: e2e", 0, 0, 1, 0, f"  ({reason})")
+        return
+    env = {**(SANITIZER_ENV if build.factor > 1 else {}), "SLUICE_BIN": os.environ.get("SLUICE_BIN") or build.sluice}
+    argv = [sys.executable, os.path.join(ROOT, "tests/netns/run"), "--slow-factor", str(factor)] + arguments
+    status, output = execute(argv, 600 * factor, env, stream=True)
+    totals.add(f"{build.name}: e2e", *counted(status, output), time.monotonic() - start)
+
+
+def run_man():
+    start = time.monotonic()
+    page = os.path.join(ROOT, "core/sluice.8")
+    status, output = execute(["mandoc", "-T", "lint", "-W", "warning", page], 60)
+    totals.add("man", int(status == 0), int(status != 0), 0, time.monotonic() - start)
+    if status:
+        show(output)
+
+
+def run_aarch64():
+    start = time.monotonic()
+    status, output = execute([os.path.join(ROOT, "tests/aarch64/run")], 600)
+    counts = counted(status, output)
+    totals.add("aarch64", *counts, time.monotonic() - start, f"  ({output.strip().splitlines()[-1]})" if counts[2] and output.strip() else "")
+    if counts[1]:
+        show(output)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="suites to run (all)")
+    parser.add_argument("--build", action="append", metavar="NAME", help="only in this build; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="only the gcc build, and of the end-to-end tests only the quick ones")
+    parser.add_argument("--test", action="append", default=[], metavar="NAME", help="only these end-to-end tests")
+    options = parser.parse_args()
+    for s in options.suites:
+        if s not in SUITES:
+            parser.error(f"no suite called {s}; there are: {' '.join(SUITES)}")
+    for b in options.build or ():
+        if b not in [x.name for x in BUILDS_ALL]:
+            parser.error(f"no build called {b}; there are: {' '.join(x.name for x in BUILDS_ALL)}")
+    suites = options.suites or SUITES
+    builds = [b for b in BUILDS_ALL if (b.name in options.build if options.build else not options.quick or b.name == "gcc")]
+    start = time.monotonic()
+
+    def interrupted(number, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGHUP, interrupted)
+    try:
+        for b in builds:
+            mine = [s for s in b.suites if s in suites]
+            if not mine:
+                continue
+            targets = ["sluice"] if mine == ["e2e"] else []
+            if not setup(b, targets):
+                continue
+            run_programs(b, [s for s in mine if s != "e2e"])
+            if "e2e" in mine:
+                arguments = list(b.e2e)
+                if options.quick and "--quick" not in arguments:
+                    arguments.append("--quick")
+                run_e2e(b, arguments + options.test, b.factor)
+        if "man" in suites:
+            run_man()
+        if "aarch64" in suites and not options.quick:
+            run_aarch64()
+    except KeyboardInterrupt:
+        for p in children:
+            end_group(p, signal.SIGTERM)
+        print("interrupted")
+        totals.failed += 1
+    print(f"\n{time.monotonic() - start:.0f} s")
+    for line in totals.lines:
+        if line.startswith("FAILED"):
+            print(line)
+    print(f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped")
+    return 1 if totals.failed or not totals.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
