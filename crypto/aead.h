@@ -55,18 +55,24 @@ struct aead {
 	void (*free)(struct aead *aead);
 };
 
+#define AEAD_BACKENDS_MAX 3
+
 /* NULL-terminated list of the backends in this build. */
-extern const struct aead_backend *const aead_backends[];
+extern const struct aead_backend *const aead_backends[AEAD_BACKENDS_MAX + 1];
 
 /* By name; NULL if the build has none of that name. */
 const struct aead_backend *aead_find(const char *name);
-/*
- * Measures every usable backend for a few milliseconds on 1280-byte segments, fastest first wins. Control thread,
- * start-up. nr_results results (name, bytes per second; 0 = unusable) are written for the log when not NULL.
- */
 struct aead_result {
 	const char *name;
-	double bytes_per_sec;
+	double bytes_per_sec; /* 0: unusable here */
 };
+
+/*
+ * Measures every usable backend for a few milliseconds on 1280-byte segments and returns the fastest; never NULL.
+ * When results is not NULL (room for AEAD_BACKENDS_MAX), each backend's figure is written there for the log, in
+ * the order of aead_backends, and their number to *nr_results. Control thread, start-up.
+ */
 const struct aead_backend *aead_fastest(struct aead_result *results, unsigned *nr_results);
+
+/* Clears what is left of keys in the context and frees it. NULL is accepted. */
 void aead_free(struct aead *aead);
