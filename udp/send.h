@@ -9,7 +9,8 @@
  *	                              segments longer than the path MTU this way, and one peer behind a narrow path must
  *	                              not cost all others their GSO. At a length that every path carries, it is the
  *	                              kernel that refuses, and the socket's gso flag is cleared
- *	EAGAIN                        waits until writable, at most UDP_TX_WAIT_MS a call
+ *	EAGAIN                        waits until writable; after UDP_TX_WAIT_MS without progress the rest of the call's
+ *	                              datagrams that find no room are counted
  *	ENOBUFS, ENOMEM               a few short waits
  *	ICMP errors, no route         once more (it may have been an older packet's), then counted
  */
@@ -20,7 +21,7 @@
 #include "udp/socket.h"
 
 #define UDP_TX_BATCHES_MAX 64
-#define UDP_TX_WAIT_MS 1000
+#define UDP_TX_WAIT_MS 2000
 
 /* The syscalls, replaceable for fault injection. */
 struct udp_tx_sys {
