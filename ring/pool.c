@@ -8,8 +8,6 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
-CK_STACK_CONTAINER(struct pool_item, link, item_of)
-
 static void *map(size_t bytes);
 static void take_returned(struct pool *pool);
 static struct pool_item *take_fresh(struct pool *pool);
@@ -56,7 +54,7 @@ void *pool_get(struct pool *pool)
 	if (ck_pr_load_ptr(&pool->returned.head) != NULL)
 		take_returned(pool);
 	if (pool->free) {
-		item = item_of(pool->free);
+		item = CONTAINER_OF(pool->free, struct pool_item, link);
 		pool->free = item->link.next;
 	} else {
 		item = take_fresh(pool);
