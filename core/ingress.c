@@ -132,7 +132,7 @@ static void send_view(struct dispatch *d, unsigned owner)
 			break;
 		}
 	}
-	atomic_fetch_add_explicit(&view->batch->refs, 1, memory_order_relaxed);
+	udp_rx_batch_get(view->batch);
 	if (unlikely(!spsc_push(d->to_decrypt[owner], view))) {
 		drop(d->drops, DROP_INGRESS_CHANNEL_FULL, nr);
 		ingress_view_put(view);

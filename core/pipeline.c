@@ -103,10 +103,8 @@ void pipeline_stop(struct pipeline *p)
 	}
 	if (p->crypto.started)
 		park_wake(&p->crypto.park);
-	if (p->udp_tx.started) {
-		udp_tx_stop(p->udp_tx.tx);
+	if (p->udp_tx.started)
 		park_wake(&p->udp_tx.park);
-	}
 	for (unsigned i = 0; i < p->nr && p->tun_tx; i++) {
 		if (p->tun_tx[i].started)
 			park_wake(&p->tun_tx[i].park);
@@ -255,7 +253,7 @@ static int init_udp_tx(struct pipeline *p)
 
 	t->pipeline = p;
 	park_init(&t->park);
-	err = udp_tx_new(&t->tx, NULL);
+	err = udp_tx_new(&t->tx, NULL, &p->stopping);
 	if (!err)
 		err = spsc_init(&p->udp_tx_ring, UDP_BATCHES, &t->park, &p->crypto.to_udp_tx, &t->batches);
 	return err;
@@ -271,7 +269,7 @@ static int init_udp_rx(struct pipeline *p)
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (t->wake_fd < 0)
 		return -errno;
-	err = udp_rx_new(&t->rx);
+	err = udp_rx_new(&t->rx, NULL);
 	if (!err)
 		err = pool_init(&t->batches, UDP_RX_BATCHES, sizeof(struct udp_rx_batch), &t->park);
 	/* Each batch can be in the hands of several decrypt threads; a view more than there are slots is never needed. */
@@ -475,6 +473,7 @@ static int register_counters(struct pipeline *p)
 	COUNT("udp-rx", rx, datagrams);
 	COUNT("udp-rx", rx, bytes);
 	COUNT("udp-rx", rx, truncated);
+	COUNT("udp-rx", rx, empty);
 	COUNT("udp-rx", rx, errors);
 	COUNT("udp-rx", &p->udp_rx.dispatch.counters, views);
 	COUNT("udp-rx", &p->udp_rx.dispatch.counters, handshakes);
