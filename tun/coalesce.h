@@ -21,12 +21,15 @@ struct coalesce {
 	void *arg;
 	unsigned offloads; /* TUN_CAN_* of the queue; set before each run */
 	unsigned nr_open;
-	uint64_t clock;
+	struct coalesce_flow *order[COALESCE_FLOWS]; /* the open ones, latest used first; then the free ones */
 	struct coalesce_flow *flows; /* COALESCE_FLOWS */
+	struct tun_frame *single;    /* for packets that are no part of a flow */
+	struct train *scratch;       /* for coalesce_send_pieces() */
 };
 
 /* Control thread. -ENOMEM. */
 int coalesce_init(struct coalesce *c, coalesce_emit_fn emit, void *arg) MUST_CHECK;
+/* Accepts a zeroed coalescer. */
 void coalesce_done(struct coalesce *c);
 
 /*
@@ -36,3 +39,11 @@ void coalesce_done(struct coalesce *c);
 void coalesce_add(struct coalesce *c, uint8_t *packet, uint32_t len);
 /* Emits all that is open. Afterwards no buffer handed in before is referenced. */
 void coalesce_flush(struct coalesce *c);
+
+/*
+ * For a frame that send() refused with -EOPNOTSUPP: sends it as the packets it was made of, complete with checksums. *sent (0 at first)
+ * counts the packets written; on an error the caller may call again with the same frame and it goes on behind them. 0 when all
+ * are written, else what send() gave for packet *sent. Copies: for the few frames until offloads is set anew. May be called from emit().
+ */
+int coalesce_send_pieces(struct coalesce *c, struct tun_queue *queue, const struct tun_frame *frame,
+	unsigned *sent) MUST_CHECK;

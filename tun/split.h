@@ -14,22 +14,27 @@
 
 struct split {
 	uint8_t *packet;
-	uint32_t len;
-	uint32_t header_len; /* IP + TCP/UDP header; 0 for a plain packet */
+	uint32_t len;         /* trimmed to the IP total length */
+	uint32_t header_len;  /* IP + TCP/UDP header; 0 for a plain packet */
 	uint32_t gso_size;
-	uint32_t nr;         /* segments in all */
-	uint32_t i;          /* segments handed out */
-	uint32_t mtu;        /* padding never passes it */
+	uint32_t nr;          /* segments in all */
+	uint32_t i;           /* segments handed out */
+	uint32_t mtu;         /* padding never passes it */
 	uint32_t max_segment; /* IP bytes of the longest (every but the last) segment, unpadded */
-	uint8_t template[SPLIT_HEADERS_MAX]; /* headers as read */
-	uint8_t saved[16];   /* bytes under the padding of the current segment */
+	uint8_t template[SPLIT_HEADERS_MAX]; /* headers as read, the fields that differ by segment zeroed */
+	uint8_t saved[16];    /* bytes under the padding of the current segment */
 	uint32_t saved_len;
 	uint8_t *saved_at;
 	/* parsed once by split_begin() */
-	uint8_t ip_version, l4_proto, ip_header_len, l4_offset;
-	uint32_t l4_pseudo_sum;
-	uint8_t flags; /* VIRTIO_NET_HDR_F_* of the packet as read */
+	uint8_t ip_version, l4_proto;
+	uint8_t l4_offset;
+	uint8_t tcp_flags;    /* of the super-packet */
+	uint8_t flags;        /* VIRTIO_NET_HDR_F_* of the packet as read */
+	uint16_t ip_id;       /* IPv4: of the first segment */
 	uint16_t csum_start, csum_offset;
+	uint32_t tcp_seq;     /* of the first segment */
+	uint64_t ip_sum;      /* IPv4: sum of the header template */
+	uint64_t l4_sum;      /* sum of pseudo-header and TCP/UDP header template */
 };
 
 struct split_segment {
@@ -39,10 +44,9 @@ struct split_segment {
 };
 
 /*
- * Validates the packet of p->len bytes at data (IP header, L4 header, gso fields: hdr_len of the kernel is not trusted;
- * p->offset is not used: staged packets are not in a train) and prepares for cutting. TRAIN_GAP writable bytes follow the packet.
- * -EINVAL if malformed. nr and max_segment are valid afterwards.
+ * Validates packet p of the train (IP header, L4 header, gso fields: hdr_len of the kernel is not trusted) and
+ * prepares for cutting. -EINVAL if malformed. nr and max_segment are valid afterwards.
  */
-int split_begin(struct split *s, uint8_t *data, const struct train_packet *p, uint32_t mtu) MUST_CHECK;
+int split_begin(struct split *s, struct train *train, const struct train_packet *p, uint32_t mtu) MUST_CHECK;
 /* The next segment, complete with lengths, IPv4 id and checksum, TCP sequence and flags, and L4 checksum. false at the end. */
 bool split_next(struct split *s, struct split_segment *seg);

@@ -13,6 +13,9 @@
 #define TUN_CAN_TSO 1u /* TCP super-packets, IPv4 and IPv6 */
 #define TUN_CAN_USO 2u /* UDP super-packets */
 
+/* VIRTIO_NET_HDR_GSO_UDP_L4: named only by headers of Linux 6.2 and later. */
+#define TUN_GSO_UDP_L4 5
+
 /* Headers and payload pieces of one packet or super-packet to write. iov[0] is left free for the vnet header. */
 #define TUN_FRAME_IOV_MAX 132
 struct tun_frame {

@@ -1,0 +1,383 @@
+#include "tun/tun_device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tun/steering.h"
+
+/* Linux 6.2; unknown to the headers of Debian 12. */
+#define TUN_OFFLOAD_USO 0x60u /* TUN_F_USO4 | TUN_F_USO6: the kernel takes both or none */
+#define TUN_OFFLOAD_TSO (TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
+
+#define IP_BYTES_MAX 65535u
+
+/*
+ * Packets the kernel keeps for each queue while its reader is not running; what comes on top it drops. The reader shares its core, so it can be
+ * away for some milliseconds: 2048 packets are 4 ms of 500,000 small packets a second, or of full-size ones at 6 Gbit/s. More would only add
+ * delay: local TCP comes as super-packets, of which its own window bounds the number long before.
+ */
+#define TX_QUEUE_LEN 2048
+
+struct device_queue {
+	struct tun_queue queue;
+	int fd;
+	int stop_fd;
+	int control; /* the device's */
+	char name[IFNAMSIZ];
+};
+
+struct tun_device {
+	char name[IFNAMSIZ];
+	int ifindex;
+	int control; /* a socket of the namespace that the device was made in, for interface requests */
+	bool steering;
+	unsigned nr;
+	struct device_queue *queues;
+};
+
+static int check_name(const char *name);
+static int open_queues(struct tun_device *dev, const char *name);
+static int open_queue(struct device_queue *q, char name[IFNAMSIZ], bool first);
+static int attach(int fd, char name[IFNAMSIZ], bool first);
+static unsigned negotiate(int fd);
+static int configure(struct tun_device *dev, uint32_t mtu);
+static int recv_many(struct tun_queue *queue, struct train *train);
+static int append(struct tun_queue *queue, struct train *train, uint32_t offset, ssize_t len);
+static int recv_wait(struct tun_queue *queue);
+static bool send_ready(struct tun_queue *queue);
+static int send_frame(struct tun_queue *queue, struct tun_frame *frame);
+static int write_error(struct device_queue *q, const struct tun_frame *frame, int err);
+static bool is_down(const struct device_queue *q);
+static void stop(struct tun_queue *queue);
+
+static const struct tun_queue_ops ops = {
+	.recv_many = recv_many,
+	.recv_wait = recv_wait,
+	.send_ready = send_ready,
+	.send = send_frame,
+	.stop = stop,
+};
+
+int tun_device_open(struct tun_device **out, const char *name, unsigned nr_queues, uint32_t mtu)
+{
+	struct tun_device *dev;
+	size_t bytes;
+	int err;
+
+	if (!nr_queues || nr_queues > TUN_DEVICE_QUEUES_MAX)
+		return -EINVAL;
+	err = check_name(name);
+	if (err)
+		return err;
+	dev = calloc(1, sizeof(*dev));
+	if (!dev)
+		return -ENOMEM;
+	dev->control = -1;
+	bytes = ALIGN_UP(nr_queues * sizeof(*dev->queues), (size_t)CACHE_LINE);
+	dev->queues = aligned_alloc(CACHE_LINE, bytes);
+	if (!dev->queues) {
+		err = -ENOMEM;
+		goto err_close;
+	}
+	memset(dev->queues, 0, bytes);
+	dev->nr = nr_queues;
+	for (unsigned i = 0; i < nr_queues; i++)
+		dev->queues[i].fd = dev->queues[i].stop_fd = -1;
+	err = open_queues(dev, name);
+	if (err)
+		goto err_close;
+	err = configure(dev, mtu ? mtu : TUN_DEVICE_MTU);
+	if (err)
+		goto err_close;
+	if (nr_queues > 1)
+		dev->steering = !steering_attach(dev->queues[0].fd, nr_queues);
+	*out = dev;
+	return 0;
+
+err_close:
+	tun_device_close(dev);
+	return err;
+}
+
+void tun_device_close(struct tun_device *dev)
+{
+	if (!dev)
+		return;
+	/* The interface goes with the last of these. */
+	for (unsigned i = 0; i < dev->nr; i++) {
+		if (dev->queues[i].fd >= 0)
+			close(dev->queues[i].fd);
+		if (dev->queues[i].stop_fd >= 0)
+			close(dev->queues[i].stop_fd);
+	}
+	if (dev->control >= 0)
+		close(dev->control);
+	free(dev->queues);
+	free(dev);
+}
+
+struct tun_queue *tun_device_queue(struct tun_device *dev, unsigned i)
+{
+	assert(i < dev->nr);
+	return &dev->queues[i].queue;
+}
+
+unsigned tun_device_nr_queues(const struct tun_device *dev)
+{
+	return dev->nr;
+}
+
+const char *tun_device_name(const struct tun_device *dev)
+{
+	return dev->name;
+}
+
+int tun_device_ifindex(const struct tun_device *dev)
+{
+	return dev->ifindex;
+}
+
+int tun_device_netns(const struct tun_device *dev)
+{
+	const int fd = ioctl(dev->queues[0].fd, TUNGETDEVNETNS);
+
+	return fd < 0 ? -errno : fd;
+}
+
+bool tun_device_steering(const struct tun_device *dev)
+{
+	return dev->steering;
+}
+
+/* The kernel would take an empty name for "tun%d", and cut a long one. */
+static int check_name(const char *name)
+{
+	return *name && strlen(name) < IFNAMSIZ ? 0 : -EINVAL;
+}
+
+static int open_queues(struct tun_device *dev, const char *name)
+{
+	dev->control = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (dev->control < 0)
+		return -errno;
+	memcpy(dev->name, name, strlen(name) + 1);
+	for (unsigned i = 0; i < dev->nr; i++) {
+		struct device_queue *q = &dev->queues[i];
+		unsigned offloads;
+		int err;
+
+		err = open_queue(q, dev->name, i == 0);
+		if (err)
+			return err;
+		/* Offloads are the device's, not the queue's. */
+		offloads = i ? atomic_load_explicit(&dev->queues[0].queue.offloads, memory_order_relaxed) : negotiate(q->fd);
+		atomic_init(&q->queue.offloads, offloads);
+		q->queue.ops = &ops;
+		q->queue.index = i;
+		q->control = dev->control;
+	}
+	for (unsigned i = 0; i < dev->nr; i++)
+		memcpy(dev->queues[i].name, dev->name, sizeof(dev->name));
+	return 0;
+}
+
+static int open_queue(struct device_queue *q, char name[IFNAMSIZ], bool first)
+{
+	q->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (q->stop_fd < 0)
+		return -errno;
+	q->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (q->fd < 0) {
+		switch (errno) {
+		case ENODEV:
+		case ENXIO: /* a node without a driver */
+			return -ENOENT;
+		case EACCES:
+			return -EPERM;
+		default:
+			return -errno;
+		}
+	}
+	return attach(q->fd, name, first);
+}
+
+static int attach(int fd, char name[IFNAMSIZ], bool first)
+{
+	struct ifreq request = {.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE)};
+	int header = sizeof(struct virtio_net_hdr);
+
+	/* Else the first queue would become one more queue of somebody else's interface of this name. */
+	if (first)
+		request.ifr_flags |= (short)IFF_TUN_EXCL;
+	memcpy(request.ifr_name, name, IFNAMSIZ);
+	if (ioctl(fd, TUNSETIFF, &request))
+		return errno == EEXIST ? -EBUSY : -errno;
+	memcpy(name, request.ifr_name, IFNAMSIZ);
+	return ioctl(fd, TUNSETVNETHDRSZ, &header) ? -errno : 0;
+}
+
+/* From most to least; the kernel refuses a set with a bit that it does not know. */
+static unsigned negotiate(int fd)
+{
+	if (!ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_OFFLOAD_TSO | TUN_OFFLOAD_USO))
+		return TUN_CAN_TSO | TUN_CAN_USO;
+	if (!ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_OFFLOAD_TSO))
+		return TUN_CAN_TSO;
+	if (ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM))
+		return 0; /* then it hands over finished checksums: nothing to undo */
+	return 0;
+}
+
+static int configure(struct tun_device *dev, uint32_t mtu)
+{
+	struct ifreq request = {0};
+
+	memcpy(request.ifr_name, dev->name, IFNAMSIZ);
+	if (ioctl(dev->control, SIOCGIFINDEX, &request))
+		return -errno;
+	dev->ifindex = request.ifr_ifindex;
+	request.ifr_qlen = TX_QUEUE_LEN;
+	if (ioctl(dev->control, SIOCSIFTXQLEN, &request))
+		return -errno;
+	request.ifr_mtu = (int)mtu;
+	return ioctl(dev->control, SIOCSIFMTU, &request) ? -errno : 0;
+}
+
+static int recv_many(struct tun_queue *queue, struct train *train)
+{
+	struct device_queue *q = CONTAINER_OF(queue, struct device_queue, queue);
+	int added = 0;
+
+	while (train->nr < TRAIN_PACKETS_MAX && TRAIN_BYTES - train->used >= TRAIN_READ_ROOM) {
+		/* The vnet header lies just before the packet, which starts on a multiple of 16. */
+		const uint32_t offset = ALIGN_UP(train->used + (uint32_t)sizeof(struct virtio_net_hdr), 16u);
+		const uint32_t start = offset - (uint32_t)sizeof(struct virtio_net_hdr);
+		const ssize_t len = read(q->fd, train->data + start, sizeof(struct virtio_net_hdr) + IP_BYTES_MAX + 1);
+
+		counter_add(&queue->reads, 1);
+		if (len >= 0) {
+			added += append(queue, train, offset, len);
+			continue;
+		}
+		if (errno == EINTR)
+			continue;
+		/* An error must not take away what has been read: it will be back at the next call. */
+		return errno == EAGAIN || added ? added : -errno;
+	}
+	return added;
+}
+
+/* Returns how many packets that made: 1, or 0 for what is no packet. */
+static int append(struct tun_queue *queue, struct train *train, uint32_t offset, ssize_t len)
+{
+	const uint32_t header = sizeof(struct virtio_net_hdr);
+	struct virtio_net_hdr vnet;
+
+	/* What is longer than any IP packet comes cut to the one byte more that was asked for. */
+	if (len <= (ssize_t)header || len > (ssize_t)(header + IP_BYTES_MAX)) {
+		counter_add(&queue->read_malformed, 1);
+		return 0;
+	}
+	memcpy(&vnet, train->data + offset - header, header);
+	train->packet[train->nr++] = (struct train_packet){
+		.offset = offset,
+		.len = (uint32_t)len - header,
+		.flags = vnet.flags,
+		.gso_type = vnet.gso_type,
+		.gso_size = vnet.gso_size,
+		.csum_start = vnet.csum_start,
+		.csum_offset = vnet.csum_offset,
+	};
+	train->used = offset + (uint32_t)len - header + TRAIN_GAP;
+	counter_add(&queue->read_packets, 1);
+	counter_add(&queue->read_bytes, (uint64_t)len - header);
+	return 1;
+}
+
+static int recv_wait(struct tun_queue *queue)
+{
+	struct device_queue *q = CONTAINER_OF(queue, struct device_queue, queue);
+	struct pollfd fds[] = {{.fd = q->fd, .events = POLLIN}, {.fd = q->stop_fd, .events = POLLIN}};
+
+	while (poll(fds, ARRAY_LEN(fds), -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	if (fds[1].revents)
+		return -ECANCELED;
+	/* Only a deleted interface has an error; one that is down is just never readable. */
+	return fds[0].revents & POLLIN ? 0 : -ENODEV;
+}
+
+/* What is written is received at once, in this thread; the kernel keeps no queue that could be full. */
+static bool send_ready(struct tun_queue *queue)
+{
+	return true;
+}
+
+static int send_frame(struct tun_queue *queue, struct tun_frame *frame)
+{
+	struct device_queue *q = CONTAINER_OF(queue, struct device_queue, queue);
+	struct virtio_net_hdr vnet = {
+		.flags = frame->flags,
+		.gso_type = frame->gso_type,
+		.hdr_len = frame->hdr_len,
+		.gso_size = frame->gso_size,
+		.csum_start = frame->csum_start,
+		.csum_offset = frame->csum_offset,
+	};
+	ssize_t written;
+
+	frame->iov[0] = (struct iovec){&vnet, sizeof(vnet)};
+	do
+		written = writev(q->fd, frame->iov, (int)frame->nr_iov);
+	while (written < 0 && errno == EINTR);
+	if (written < 0)
+		return write_error(q, frame, errno);
+	counter_add(&queue->writes, 1);
+	counter_add(&queue->written_bytes, frame->len);
+	return 0;
+}
+
+static int write_error(struct device_queue *q, const struct tun_frame *frame, int err)
+{
+	unsigned offload;
+
+	if (err == EAGAIN)
+		return -EAGAIN;
+	counter_add(&q->queue.write_errors, 1);
+	if (err == EIO || (err == EINVAL && is_down(q)))
+		return -ENETDOWN;
+	if (err != EINVAL || frame->gso_type == VIRTIO_NET_HDR_GSO_NONE)
+		return -err;
+	offload = frame->gso_type == TUN_GSO_UDP_L4 ? TUN_CAN_USO : TUN_CAN_TSO;
+	atomic_fetch_and_explicit(&q->queue.offloads, ~offload, memory_order_relaxed);
+	return -EOPNOTSUPP;
+}
+
+/* Cannot be told of an interface that was moved to another namespace or renamed: then no. */
+static bool is_down(const struct device_queue *q)
+{
+	struct ifreq request = {0};
+
+	memcpy(request.ifr_name, q->name, IFNAMSIZ);
+	return !ioctl(q->control, SIOCGIFFLAGS, &request) && !(request.ifr_flags & IFF_UP);
+}
+
+static void stop(struct tun_queue *queue)
+{
+	struct device_queue *q = CONTAINER_OF(queue, struct device_queue, queue);
+	const uint64_t one = 1;
+
+	/* Never read, so it stays readable; it can only fail when it is so already. */
+	if (write(q->stop_fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN);
+}
