@@ -1,8 +1,12 @@
 /*
- * Cryptokey routing: longest-prefix match from IP address to peer, IPv4 and IPv6. Changed by the crypto thread only, read by any
- * RCU reader at the same time; replaced and removed nodes are freed after a grace period.
+ * Cryptokey routing: longest-prefix match from IP address to peer, IPv4 and IPv6. Changed by the crypto thread only, read by
+ * any RCU reader at the same time; replaced and removed nodes are freed after a grace period.
  *
- * Memory for an insertion is taken beforehand on the control thread (struct allowed_ips_spare), so that applying a configuration cannot fail half way.
+ * A compressed binary trie: each node is a prefix, its children are longer ones, and a node without a peer only branches, so
+ * it has two children. What a lookup reads of a node lies in one cache line.
+ *
+ * Memory for an insertion is taken beforehand on the control thread (struct allowed_ips_spare), so that applying a
+ * configuration cannot fail half way.
  *
  *	                insert   remove   remove_peer   lookup   walk
  *	thread          crypto   crypto   crypto        any*     crypto      *in an RCU read section
@@ -32,7 +36,7 @@ struct allowed_ips_spare {
 };
 
 void allowed_ips_init(struct allowed_ips *t);
-/* Frees everything; no reader may be left. */
+/* Frees everything; no reader may be left, and no peer may be used with the table again. */
 void allowed_ips_done(struct allowed_ips *t);
 
 int allowed_ips_spare_alloc(struct allowed_ips_spare *spare) MUST_CHECK; /* control thread; -ENOMEM */
@@ -43,13 +47,13 @@ void allowed_ips_insert(struct allowed_ips *t, const struct ip_prefix *prefix, s
 	struct allowed_ips_spare *spare);
 /* Removes the exact prefix if it belongs to peer. Returns whether it did. */
 bool allowed_ips_remove(struct allowed_ips *t, const struct ip_prefix *prefix, struct peer *peer);
-/* Removes all prefixes of peer. */
+/* Removes all prefixes of peer. Costs what the peer has, not what the table has. */
 void allowed_ips_remove_peer(struct allowed_ips *t, struct peer *peer);
 
 /* The peer with the longest matching prefix, or NULL. addr is 4 or 16 bytes in network order. RCU read section. */
 struct peer *allowed_ips_lookup4(const struct allowed_ips *t, const uint8_t addr[4]);
 struct peer *allowed_ips_lookup6(const struct allowed_ips *t, const uint8_t addr[16]);
 
-/* Calls fn for each prefix of peer, IPv4 and IPv6, until it returns false. Crypto thread. */
+/* Calls fn for each prefix of peer, in the order of insertion, until it returns false. Crypto thread. */
 void allowed_ips_walk(const struct allowed_ips *t, const struct peer *peer,
 	bool (*fn)(void *arg, const struct ip_prefix *prefix), void *arg);

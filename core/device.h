@@ -1,7 +1,8 @@
 /*
- * The device: identity, peers, tables and clocks of one interface, and everything the crypto/state thread does with them except the
- * data path (core/egress.h, core/ingress.h). No thread, no file descriptor, no global: the simulation runs two of them on a fake
- * clock. All functions run on the crypto thread unless they say otherwise; the crypto thread is a registered QSBR reader.
+ * The device: identity, peers, tables and clocks of one interface, and everything the crypto/state thread does with them except
+ * the data path (core/egress.h, core/ingress.h). No thread, no file descriptor, no global: the simulation runs two of them on a
+ * fake clock. All functions run on the crypto thread unless they say otherwise; the crypto thread is a registered QSBR reader,
+ * online, and one drain is one read section. Times are boottime nanoseconds and never 0.
  */
 #pragma once
 
@@ -30,6 +31,8 @@
 #define REKEY_TIMEOUT_JITTER_NS (333 * NS_PER_MS)
 #define REKEY_ATTEMPTS_MAX 18 /* REKEY_ATTEMPT_TIME / REKEY_TIMEOUT */
 #define KEEPALIVE_TIMEOUT_NS (10 * NS_PER_SEC)
+#define NEW_HANDSHAKE_TIME_NS (KEEPALIVE_TIMEOUT_NS + REKEY_TIMEOUT_NS)
+#define ZERO_KEYS_TIME_NS (3 * REJECT_AFTER_TIME_NS)
 #define RECEIVE_REKEY_AGE_NS (REJECT_AFTER_TIME_NS - KEEPALIVE_TIMEOUT_NS - REKEY_TIMEOUT_NS)
 
 #define TOS_HANDSHAKE 0x88 /* AF41 */
@@ -58,6 +61,7 @@ struct device {
 	struct ratelimiter ratelimiter;
 	struct cds_list_head peers; /* in order of insertion */
 	struct cds_lfht *peers_by_key;
+	uint8_t by_key_secret[16]; /* of its hash, so that nobody can choose keys that collide */
 	unsigned nr_peers;
 	uint64_t next_peer_id;
 	struct timer_heap timers;
@@ -79,37 +83,50 @@ struct device {
 	_Atomic bool running;    /* mirror of up for other threads */
 };
 
-int device_init(struct device *dev, unsigned nr_decrypt_threads, uint32_t mtu) MUST_CHECK; /* control thread; -ENOMEM */
-/* All threads have ended. Removes all peers, waits for RCU callbacks, zeroes the identity. */
+/* Control thread. aead, queue and drops are the caller's to fill in. -ENOMEM. */
+int device_init(struct device *dev, unsigned nr_decrypt_threads, uint32_t mtu) MUST_CHECK;
+/*
+ * All threads have ended, so no reader is left; the caller need not be one. Removes all peers, waits for the RCU callbacks (also those of
+ * other devices), zeroes the identity. Not in an RCU read section that others wait for.
+ */
 void device_done(struct device *dev);
 
+/* Start of a drain. now_ns of boottime must not go back. */
 void device_set_time(struct device *dev, uint64_t now_ns, uint64_t realtime_ns);
-/* Interface up: persistent keepalives go out. Down: sessions, handshakes, timers and staged packets are cleared. */
+/* Interface up: persistent keepalives go out. Down: sessions, handshakes, timers and staged packets are cleared. Both idempotent. */
 void device_up(struct device *dev);
 void device_down(struct device *dev);
 /*
- * Changes the private key (all zero: none). Clears sessions and handshakes, recomputes what depends on it, and removes a peer whose public key is now our own.
- * Peers with a persistent keepalive start a new handshake.
+ * Changes the private key (all zero: none); the same key again changes nothing. Clears sessions and handshakes, recomputes what
+ * depends on it, and removes a peer whose public key is now our own. Peers with a persistent keepalive or with packets waiting start
+ * a new handshake.
  */
 void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_KEY_BYTES]);
 
-/* Publishes a peer made by peer_new(): takes it over. The caller has checked that the key is new and not our own. */
+/*
+ * Publishes a peer made by peer_new(): takes it over. The caller has checked that the key is new and not our own, and that there
+ * are fewer than DEVICE_PEERS_MAX.
+ */
 void device_add_peer(struct device *dev, struct peer *peer);
 /* Unpublishes, clears and frees (after a grace period). */
 void device_remove_peer(struct device *dev, struct peer *peer);
+/* NULL if there is none. */
 struct peer *device_find_peer(const struct device *dev, const uint8_t public_key[NOISE_KEY_BYTES]);
+/* All zero: none. Takes effect with the next handshake. */
 void device_set_preshared(struct device *dev, struct peer *peer, const uint8_t preshared[NOISE_KEY_BYTES]);
-/* By configuration: bumps the endpoint generation. */
+/* By configuration. Bumps the endpoint generation; what waited for an endpoint goes on. */
 void device_set_endpoint(struct device *dev, struct peer *peer, const struct endpoint *endpoint);
+/* 0: off. Switched on while the interface is up, the first one goes out at once. */
 void device_set_persistent_keepalive(struct device *dev, struct peer *peer, uint16_t seconds);
 
 /* Handles one note of a decrypt thread. */
 void device_note(struct device *dev, void *item);
 
 /*
- * The session to send under: current, if it exists and is below REJECT_AFTER_TIME and REJECT_AFTER_MESSAGES; else NULL. Starts a
- * handshake when there is none or when it is time to rekey (initiator, REKEY_AFTER_TIME or REKEY_AFTER_MESSAGES).
+ * The session to send under: current, if it exists and is below REJECT_AFTER_TIME and REJECT_AFTER_MESSAGES (with room for any
+ * one train); else NULL. Starts a handshake when there is none or when it is time to rekey (REKEY_AFTER_MESSAGES, and for the initiator
+ * REKEY_AFTER_TIME). Asked once for each run of packets to a peer.
  */
 struct keypair *device_send_keypair(struct device *dev, struct peer *peer);
-/* After nr segments were sealed for peer: bytes on the wire, data (false: keepalive). Arms the timers. */
+/* After segments were sealed for peer: their bytes on the wire, and whether they are data (false: keepalive). Arms the timers. */
 void device_sent(struct device *dev, struct peer *peer, uint64_t wire_bytes, bool data);

@@ -1,6 +1,9 @@
 /*
- * What a decrypt-to-TUN thread tells the crypto thread: a kind and a receiver index packed into one ring slot, so that nothing is
- * allocated and no pointer outlives its peer. A note whose push is refused is repeated with the next train.
+ * What a decrypt-to-TUN thread tells the crypto thread: a kind and a receiver index packed into one ring slot, so that nothing
+ * is allocated and no pointer outlives its peer. A note whose push is refused is repeated with the next train.
+ *
+ * A note whose session is retired before the crypto thread reads it finds no index and is lost. Nothing may hang on it for
+ * ever: every retirement arms TIMER_SEND_KEEPALIVE, whose expiry looks after what lost notes left behind (core/timers.c).
  */
 #pragma once
 
