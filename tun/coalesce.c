@@ -70,9 +70,7 @@ int coalesce_init(struct coalesce *c, coalesce_emit_fn emit, void *arg)
 
 	made.flows = calloc(COALESCE_FLOWS, sizeof(*made.flows));
 	made.single = calloc(1, sizeof(*made.single));
-	/* Not touched, so not resident, unless a kernel refuses what it promised. */
-	made.scratch = aligned_alloc(CACHE_LINE, sizeof(*made.scratch));
-	if (!made.flows || !made.single || !made.scratch) {
+	if (!made.flows || !made.single) {
 		coalesce_done(&made);
 		return -ENOMEM;
 	}
@@ -86,7 +84,6 @@ void coalesce_done(struct coalesce *c)
 {
 	free(c->flows);
 	free(c->single);
-	free(c->scratch);
 	memset(c, 0, sizeof(*c));
 }
 
@@ -122,39 +119,40 @@ void coalesce_flush(struct coalesce *c)
 		close_flow(c, c->nr_open - 1);
 }
 
-int coalesce_send_pieces(struct coalesce *c, struct tun_queue *queue, const struct tun_frame *frame, unsigned *sent)
+int tun_frame_split_send(struct tun_queue *queue, struct tun_frame *frame)
 {
-	struct train_packet *packet = c->scratch->packet;
-	struct split_segment seg;
-	struct tun_frame piece;
-	struct split split;
-	uint32_t at = 0;
-	int err;
-
-	assert(frame->len <= BYTES_MAX);
-	for (uint32_t i = 1; i < frame->nr_iov; i++) {
-		memcpy(c->scratch->data + at, frame->iov[i].iov_base, frame->iov[i].iov_len);
-		at += (uint32_t)frame->iov[i].iov_len;
-	}
-	*packet = (struct train_packet){
-		.len = at,
+	uint8_t whole[BYTES_MAX + TRAIN_GAP];
+	const struct train_packet fields = {
+		.len = frame->len,
 		.flags = frame->flags,
 		.gso_type = frame->gso_type,
 		.gso_size = frame->gso_size,
 		.csum_start = frame->csum_start,
 		.csum_offset = frame->csum_offset,
 	};
-	err = split_begin(&split, c->scratch, packet, 0);
+	struct split_segment seg;
+	struct tun_frame piece;
+	struct split split;
+	uint32_t at = 0;
+	int err;
+
+	if (frame->len > BYTES_MAX)
+		return -EINVAL;
+	for (uint32_t i = 1; i < frame->nr_iov; i++) {
+		memcpy(whole + at, frame->iov[i].iov_base, frame->iov[i].iov_len);
+		at += (uint32_t)frame->iov[i].iov_len;
+	}
+	err = split_begin(&split, whole, &fields, 0);
 	if (err)
 		return err;
-	for (unsigned i = 0; split_next(&split, &seg); i++) {
-		if (i < *sent)
+	for (uint32_t i = 0; split_next(&split, &seg); i++) {
+		if (i < frame->pieces_sent)
 			continue;
 		frame_plain(&piece, seg.data, seg.len);
 		err = queue->ops->send(queue, &piece);
 		if (err)
 			return err;
-		++*sent;
+		frame->pieces_sent++;
 	}
 	return 0;
 }
@@ -393,5 +391,6 @@ static void frame_plain(struct tun_frame *frame, uint8_t *packet, uint32_t len)
 	frame->csum_offset = 0;
 	frame->len = len;
 	frame->nr_iov = 2;
+	frame->pieces_sent = 0;
 	frame->iov[1] = (struct iovec){packet, len};
 }

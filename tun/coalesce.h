@@ -24,7 +24,6 @@ struct coalesce {
 	struct coalesce_flow *order[COALESCE_FLOWS]; /* the open ones, latest used first; then the free ones */
 	struct coalesce_flow *flows; /* COALESCE_FLOWS */
 	struct tun_frame *single;    /* for packets that are no part of a flow */
-	struct train *scratch;       /* for coalesce_send_pieces() */
 };
 
 /* Control thread. -ENOMEM. */
@@ -41,9 +40,9 @@ void coalesce_add(struct coalesce *c, uint8_t *packet, uint32_t len);
 void coalesce_flush(struct coalesce *c);
 
 /*
- * For a frame that send() refused with -EOPNOTSUPP: sends it as the packets it was made of, complete with checksums. *sent (0 at first)
- * counts the packets written; on an error the caller may call again with the same frame and it goes on behind them. 0 when all
- * are written, else what send() gave for packet *sent. Copies: for the few frames until offloads is set anew. May be called from emit().
+ * Writer thread. For a frame that send() refused with -EOPNOTSUPP: sends it as the packets it was made of, complete with checksums. 0 when all are
+ * written, else what send() gave for the first that was not; frame->pieces_sent counts those before it, and another call with the same
+ * frame goes on from there, so that after -EAGAIN nothing is lost or sent twice. Copies: for the few frames until the caller has taken
+ * over the queue's new offloads. May be called from emit().
  */
-int coalesce_send_pieces(struct coalesce *c, struct tun_queue *queue, const struct tun_frame *frame,
-	unsigned *sent) MUST_CHECK;
+int tun_frame_split_send(struct tun_queue *queue, struct tun_frame *frame) MUST_CHECK;

@@ -74,18 +74,16 @@ void inner_set_ecn(uint8_t *packet, uint8_t ecn)
 	checksum_store(packet + 10, checksum_add_be16(sum, after));
 }
 
-bool inner_ecn_decapsulate(uint8_t *packet, uint8_t outer_ecn)
+int inner_ecn_decapsulate(uint8_t *packet, uint8_t outer_ecn)
 {
 	const uint8_t inner = inner_ecn(packet);
 
 	if (inner == ECN_NOT_ECT)
-		return outer_ecn != ECN_CE;
-	if (inner == ECN_CE)
-		return true;
+		return outer_ecn == ECN_CE ? -EBADMSG : 0;
 	/* Any tunnel may raise ECT(0) to ECT(1) and both to CE; nothing is ever lowered. */
 	if (outer_ecn == ECN_CE || (outer_ecn == ECN_ECT1 && inner == ECN_ECT0))
 		inner_set_ecn(packet, outer_ecn);
-	return true;
+	return 0;
 }
 
 int inner_transport(const uint8_t *packet, uint32_t ip_len, struct inner_transport *t)

@@ -60,10 +60,10 @@ static inline uint8_t inner_ecn_encapsulate(const uint8_t *packet)
 }
 
 /*
- * RFC 6040 section 4.2, figure 4: merges the outer ECN bits, 0..3, into the inner header. false: the combination
+ * RFC 6040 section 4.2, figure 4: merges the outer ECN bits, 0..3, into the inner header. -EBADMSG: the combination
  * (congestion marked on a packet whose transport cannot see it) demands that the packet is dropped.
  */
-bool inner_ecn_decapsulate(uint8_t *packet, uint8_t outer_ecn) MUST_CHECK;
+int inner_ecn_decapsulate(uint8_t *packet, uint8_t outer_ecn) MUST_CHECK;
 
 /* Where the transport header is: behind IPv4 options or IPv6 extension headers. */
 struct inner_transport {

@@ -22,17 +22,15 @@ static void finish_plain(struct split *s);
 static void write_header(const struct split *s, uint8_t *data, uint32_t payload_len);
 static void pad(struct split *s, struct split_segment *seg);
 
-int split_begin(struct split *s, struct train *train, const struct train_packet *p, uint32_t mtu)
+int split_begin(struct split *s, uint8_t *packet, const struct train_packet *p, uint32_t mtu)
 {
 	uint32_t ip_len;
 	int err;
 
-	if (p->len > TRAIN_BYTES || p->offset > TRAIN_BYTES - p->len || TRAIN_BYTES - p->len - p->offset < TRAIN_GAP)
-		return -EINVAL;
-	err = inner_check(train->data + p->offset, p->len, &ip_len);
+	err = inner_check(packet, p->len, &ip_len);
 	if (err)
 		return err;
-	s->packet = train->data + p->offset;
+	s->packet = packet;
 	s->len = ip_len;
 	s->mtu = mtu;
 	s->i = 0;

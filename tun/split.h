@@ -1,5 +1,5 @@
 /*
- * Cuts one TSO/USO super-packet (or passes one plain packet) into wire-ready segments without copying payload.
+ * Cuts one TSO/USO super-packet (or passes one plain packet), as read from TUN, into wire-ready segments without copying payload.
  *
  * The header of segment i is written into the bytes just before its payload, which is the tail of segment i - 1; the caller
  * must have sealed segment i - 1 by then. Padding bytes behind a segment are zeroed in place for the time that segment is
@@ -44,9 +44,10 @@ struct split_segment {
 };
 
 /*
- * Validates packet p of the train (IP header, L4 header, gso fields: hdr_len of the kernel is not trusted) and
- * prepares for cutting. -EINVAL if malformed. nr and max_segment are valid afterwards.
+ * Validates the packet of p->len bytes (IP header, L4 header, gso fields: hdr_len of the kernel is not trusted) and
+ * prepares for cutting. p->offset is not looked at: packet need not lie in a train, but TRAIN_GAP writable bytes must follow it. It stays
+ * the caller's, and in use until the last segment is done with. -EINVAL if malformed. nr and max_segment are valid afterwards.
  */
-int split_begin(struct split *s, struct train *train, const struct train_packet *p, uint32_t mtu) MUST_CHECK;
+int split_begin(struct split *s, uint8_t *packet, const struct train_packet *p, uint32_t mtu) MUST_CHECK;
 /* The next segment, complete with lengths, IPv4 id and checksum, TCP sequence and flags, and L4 checksum. false at the end. */
 bool split_next(struct split *s, struct split_segment *seg);

@@ -27,6 +27,7 @@ struct tun_frame {
 	uint16_t csum_offset;
 	uint32_t len;      /* bytes of IP packet over all pieces */
 	uint32_t nr_iov;   /* including iov[0] */
+	uint32_t pieces_sent; /* see tun_frame_split_send(); 0 in a new frame */
 	struct iovec iov[TUN_FRAME_IOV_MAX];
 };
 
