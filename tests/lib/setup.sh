@@ -7,6 +7,7 @@
 # named and the caller ends with status 1.
 
 setup_arch=$(uname -m)
+PATH=$PATH:/usr/sbin:/sbin # where Debian keeps ethtool; not in every user's path
 
 # A group's packages: "package:probe", where the probe says without the package manager whether the thing is there: a command,
 # a pkg-config module (pc/NAME), a header (h/FILE) or a Python module (py/NAME).

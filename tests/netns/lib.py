@@ -166,7 +166,7 @@ mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/wireguard /run/netns /run
 { mount -t sysfs sysfs /sys 2>/dev/null || true; } &&
 ip link set lo up &&
 { echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad; echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad;
-  echo 0 >/proc/sys/net/ipv6/conf/default/router_solicitations; } 2>/dev/null; echo ready; exec sleep infinity
+  echo 0 >/proc/sys/net/ipv6/conf/default/router_solicitations; echo 1 >/proc/sys/net/ipv4/conf/all/promote_secondaries; } 2>/dev/null; echo ready; exec sleep infinity
 """
 
 
@@ -309,7 +309,7 @@ class Program:
     """A WireGuard implementation to run: how to start it, and what it can."""
 
     def __init__(self, name, path, foreground=("-f",), env=None):
-        self.name, self.path, self.foreground, self.env = name, path, list(foreground), env or {}
+        self.name, self.path, self.foreground, self.env = name, path, list(foreground), dict(env or {})
         self.is_sluice = os.path.basename(path) == "sluice"
 
     def __repr__(self):
@@ -323,7 +323,7 @@ class Daemon:
 
     def __init__(self, node, program, ifname="wg0", args=(), background=False, env=None):
         self.node, self.program, self.ifname, self.args = node, program, ifname, [str(a) for a in args]
-        self.env = {"LOG_LEVEL": "error", **program.env, **(env or {})}
+        self.env = {**program.env, **(env or {})}
         self.background = background
         self.log = tempfile.NamedTemporaryFile(prefix=f"{node.name}-{program.name}-", suffix=".log", mode="w+b", delete=False)
         self.process = None
@@ -629,9 +629,10 @@ def stop_daemons():
 
 def show_logs():
     for d in Daemon.all:
-        text = d.output().strip()
-        print(f"--- {d.program.name} {d.ifname} in {d.node.name}" + (":" if text else ": no output"))
-        print("\n".join(text.splitlines()[-40:]))
+        # Without the banner of wireguard-go.
+        lines = [line for line in d.output().splitlines() if line.strip() and line.strip()[0] not in "┌│└"]
+        print(f"--- {d.program.name} {d.ifname} in {d.node.name}" + (":" if lines else ": no output"))
+        print("\n".join(lines[-200 if d.program.is_sluice else -8:]))
 
 
 def left_behind():
