@@ -54,17 +54,6 @@ int stats_add(struct stats *s, const char *group, const char *name, const counte
 	return 0;
 }
 
-int stats_add_drops(struct stats *s, const char *group, const struct drops *drops)
-{
-	for (unsigned why = 0; why < DROP_REASON_COUNT; why++) {
-		int err = stats_add(s, group, drop_label(why), &drops->by_reason[why]);
-
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
 void stats_clear(struct stats *s)
 {
 	s->nr = 0;

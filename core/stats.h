@@ -4,7 +4,6 @@
  */
 #pragma once
 
-#include "core/drops.h"
 #include "ring/base.h"
 
 #define STATS_GROUP_BYTES 24 /* longest group name with its zero byte */
@@ -15,11 +14,9 @@ int stats_new(struct stats **out) MUST_CHECK; /* -ENOMEM */
 void stats_free(struct stats *s);
 /*
  * group: thread name such as "tun-rx0", copied; name: static string without blanks or '='. The counter outlives the registry's last
- * read. -ENOMEM, -EINVAL for a group name that is empty or too long.
+ * read. The same group and name may be given several times: whoever shows them adds them up. -ENOMEM, -EINVAL for a group name that is empty or too long.
  */
 int stats_add(struct stats *s, const char *group, const char *name, const counter_t *counter) MUST_CHECK;
-/* Every drop counter of one thread, each under its label. Readers of the dump add up the threads by label. -ENOMEM, -EINVAL. */
-int stats_add_drops(struct stats *s, const char *group, const struct drops *drops) MUST_CHECK;
 /* Forgets all counters of groups: before their threads are freed. */
 void stats_clear(struct stats *s);
 /* Calls fn in order of registration. */

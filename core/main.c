@@ -1,0 +1,334 @@
+/*
+ * The program: options, the way into the background, everything built up in order and taken down in reverse.
+ *
+ * In the background the process forks before anything else is made: threads and locked memory do not survive a fork. The parent stays until
+ * the child has said that the control socket answers, or has ended with its one line of complaint.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/client.h"
+#include "core/control.h"
+#include "core/log.h"
+#include "core/options.h"
+#include "core/pipeline.h"
+#include "core/stats.h"
+#include "crypto/secret.h"
+#include "tun/tun_device.h"
+
+static int go_to_background(int *ready_fd);
+static int wait_for_child(pid_t child, int ready_fd);
+static int serve(const struct options *options, int ready_fd);
+static int run_interface(const struct options *options, struct control_socket *socket, int ready_fd);
+static int claim_name(const struct options *options, struct control_socket *socket);
+static const struct aead_backend *choose_aead(const struct options *options);
+static int open_tun(const struct options *options, struct tun_device **tun);
+static void say_ready(const struct options *options, int ready_fd);
+static void harden(void);
+static void raise_limit(int resource);
+static int complain(const char *fmt, ...) PRINTF_LIKE(1, 2);
+
+int main(int argc, char **argv)
+{
+	char error[OPTIONS_ERROR_BYTES];
+	struct options options;
+	int ready_fd = -1, status;
+
+	if (options_parse(&options, argc, argv, error))
+		return complain("%s", error);
+	switch (options.command) {
+	case OPTIONS_HELP:
+		return fputs(options_help(), stdout) < 0 || fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
+	case OPTIONS_VERSION:
+		return puts("sluice " SLUICE_VERSION) < 0 || fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
+	case OPTIONS_STATS:
+		return client_stats(&options);
+	case OPTIONS_LOG:
+		return client_log(&options);
+	case OPTIONS_RUN:
+		break;
+	}
+
+	if (!options.foreground) {
+		status = go_to_background(&ready_fd);
+		if (status >= 0)
+			return status;
+	}
+	return serve(&options, ready_fd);
+}
+
+/*
+ * Returns -1 in the child, which has *ready_fd to report to, and in the parent, once the child has reported or ended, the exit
+ * status.
+ */
+static int go_to_background(int *ready_fd)
+{
+	int ready[2];
+	pid_t child;
+
+	if (pipe2(ready, O_CLOEXEC))
+		return complain("cannot go to the background: %s", strerror(errno));
+	child = fork();
+	if (child < 0)
+		return complain("cannot go to the background: %s", strerror(errno));
+	if (child > 0) {
+		close(ready[1]);
+		return wait_for_child(child, ready[0]);
+	}
+	close(ready[0]);
+	setsid();
+	*ready_fd = ready[1];
+	return -1;
+}
+
+static int wait_for_child(pid_t child, int ready_fd)
+{
+	char byte;
+	ssize_t len;
+	int status;
+
+	do
+		len = read(ready_fd, &byte, 1);
+	while (len < 0 && errno == EINTR);
+	if (len == 1)
+		return EXIT_SUCCESS;
+	/* It has complained on our common standard error, unless something ended it. */
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return EXIT_FAILURE;
+	if (WIFSIGNALED(status))
+		return complain("ended by signal %d while starting", WTERMSIG(status));
+	return WEXITSTATUS(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
+}
+
+static int serve(const struct options *options, int ready_fd)
+{
+	char error[LOG_ERROR_BYTES];
+	struct control_socket socket;
+	int status;
+
+	harden();
+	control_block_signals();
+	log_set_format(options->log_format);
+	if (log_set_directives(options->log, error))
+		return complain("--log: %s", error);
+	if (secret_init())
+		return complain("cannot initialise libsodium");
+	if (claim_name(options, &socket))
+		return EXIT_FAILURE;
+	status = run_interface(options, &socket, ready_fd);
+	control_socket_close(&socket);
+	return status;
+}
+
+/* Everything from the interface inwards; each step undone in reverse order. */
+static int run_interface(const struct options *options, struct control_socket *socket, int ready_fd)
+{
+	struct tun_queue *queues[OPTIONS_TUN_THREADS_MAX];
+	const struct aead_backend *aead = choose_aead(options);
+	struct tun_device *tun = NULL;
+	struct stats *stats = NULL;
+	struct control *control = NULL;
+	struct pipeline *pipeline = NULL;
+	int status = EXIT_FAILURE, err;
+
+	if (!aead)
+		return EXIT_FAILURE;
+	if (open_tun(options, &tun))
+		return EXIT_FAILURE;
+	err = stats_new(&stats);
+	if (!err)
+		err = control_new(&control);
+	if (err) {
+		complain("cannot start: %s", strerror(-err));
+		goto out;
+	}
+	for (unsigned i = 0; i < options->tun_threads; i++)
+		queues[i] = tun_device_queue(tun, i);
+
+	err = pipeline_start(&pipeline, &(struct pipeline_config){
+		.tun_threads = options->tun_threads,
+		.aead = aead,
+		.mtu = options->mtu,
+		.queues = queues,
+		.stats = stats,
+		.tun_failed = control_tun_failed,
+		.arg = control,
+	});
+	if (err) {
+		complain("cannot start the threads of %s: %s", options->ifname, strerror(-err));
+		goto out;
+	}
+	err = control_socket_listen(socket);
+	if (err) {
+		complain("cannot create %s: %s", socket->address.sun_path, strerror(-err));
+		goto out;
+	}
+	err = control_start(control, &(struct control_params){
+		.ifname = options->ifname,
+		.socket = socket,
+		.tun = tun,
+		.mtu = options->mtu,
+		.pipeline = pipeline,
+		.stats = stats,
+	});
+	if (err) {
+		complain("cannot watch %s: %s", options->ifname, strerror(-err));
+		goto out;
+	}
+
+	say_ready(options, ready_fd);
+	if (control_run(control) == 0)
+		status = EXIT_SUCCESS;
+	/* First, so that nobody finds a socket that does not answer. */
+	control_socket_close(socket);
+out:
+	pipeline_stop(pipeline);
+	control_free(control);
+	stats_free(stats);
+	tun_device_close(tun);
+	if (status == EXIT_SUCCESS)
+		log_info(LOG_CORE, "%s ended", options->ifname);
+	return status;
+}
+
+static int claim_name(const struct options *options, struct control_socket *socket)
+{
+	int err = control_socket_claim(socket, options->ifname);
+
+	switch (err) {
+	case 0:
+		return 0;
+	case -EADDRINUSE:
+		complain("%s is served already: %s answers; choose another name or end that process", options->ifname,
+			socket->address.sun_path);
+		return err;
+	case -EACCES:
+	case -EPERM:
+		complain("may not use %s: run as root", CONTROL_DIRECTORY);
+		return err;
+	default:
+		complain("cannot use %s: %s", socket->address.sun_path, strerror(-err));
+		return err;
+	}
+}
+
+/* The one asked for, or the fastest here. NULL after a complaint. */
+static const struct aead_backend *choose_aead(const struct options *options)
+{
+	struct aead_result results[8];
+	unsigned nr = ARRAY_LEN(results);
+	const struct aead_backend *aead = options->aead;
+	struct aead *probe;
+	int err = 0;
+
+	if (aead) {
+		probe = aead->new(&err);
+		if (!probe) {
+			complain("--aead %s: this machine cannot run it (%s); leave --aead out to let sluice choose", aead->name,
+				strerror(-err));
+			return NULL;
+		}
+		aead_free(probe);
+		log_info(LOG_CRYPTO, "cipher %s, as asked for", aead->name);
+		return aead;
+	}
+	aead = aead_fastest(results, &nr);
+	if (!aead) {
+		complain("no cipher implementation works on this machine");
+		return NULL;
+	}
+	for (unsigned i = 0; i < nr; i++)
+		log_info(LOG_CRYPTO, "cipher %s: %.1f Gbit/s%s", results[i].name, results[i].bytes_per_sec * 8 / 1e9,
+			strcmp(results[i].name, aead->name) == 0 ? ", chosen" : "");
+	return aead;
+}
+
+static int open_tun(const struct options *options, struct tun_device **tun)
+{
+	int err = tun_device_open(tun, options->ifname, options->tun_threads, options->mtu);
+
+	switch (err) {
+	case 0:
+		return 0;
+	case -EPERM:
+	case -EACCES:
+		return complain("may not create interface %s: run as root or with CAP_NET_ADMIN", options->ifname);
+	case -ENOENT:
+	case -ENODEV:
+	case -ENXIO:
+		return complain("no TUN driver: /dev/net/tun is missing; load it with: modprobe tun");
+	case -EBUSY:
+	case -EEXIST:
+		return complain("interface %s exists already: choose another name or delete it with: ip link delete %s",
+			options->ifname, options->ifname);
+	default:
+		return complain("cannot create interface %s: %s", options->ifname, strerror(-err));
+	}
+}
+
+/* From here on the interface can be set up. In the background the terminal is let go, and logs go to syslog. */
+static void say_ready(const struct options *options, int ready_fd)
+{
+	char ident[IFNAMSIZ + 8];
+	int null;
+
+	log_info(LOG_CORE, "sluice " SLUICE_VERSION " serves %s with %u TUN threads", options->ifname, options->tun_threads);
+	if (ready_fd < 0)
+		return;
+	snprintf(ident, sizeof(ident), "sluice-%s", options->ifname);
+	log_set_sink(LOG_SINK_SYSLOG, ident);
+	if (chdir("/"))
+		log_warn(LOG_CORE, "cannot leave the working directory: %s", strerror(errno));
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+			dup2(null, fd);
+		if (null > STDERR_FILENO)
+			close(null);
+	}
+	/* The parent ends with this byte; nobody is left to tell when it has already ended. */
+	(void)!write(ready_fd, "", 1);
+	close(ready_fd);
+}
+
+/* Keys must not reach a core file or a debugger of the same user; queues and clients need descriptors, and keys locked memory. */
+static void harden(void)
+{
+	struct rlimit none = {0};
+
+	prctl(PR_SET_DUMPABLE, 0);
+	setrlimit(RLIMIT_CORE, &none);
+	raise_limit(RLIMIT_NOFILE);
+	raise_limit(RLIMIT_MEMLOCK);
+}
+
+static void raise_limit(int resource)
+{
+	struct rlimit limit;
+
+	if (getrlimit(resource, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(resource, &limit);
+}
+
+/* One line on standard error. Returns the exit status of failure. */
+static int complain(const char *fmt, ...)
+{
+	char line[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	fprintf(stderr, "sluice: %s\n", line);
+	return EXIT_FAILURE;
+}
