@@ -9,6 +9,7 @@
 /* Unreachables: a hundred a second with bursts of fifty, enough for every interactive sender and no amplifier for a scanner. */
 #define ICMP_INTERVAL_NS (10 * NS_PER_MS)
 #define ICMP_BURST_NS (50 * ICMP_INTERVAL_NS)
+#define UNREACHABLE_BYTES_MAX 1280
 
 struct staged_packet {
 	struct staged_packet *next;
@@ -108,7 +109,7 @@ void egress_train(struct egress *e, struct train *train)
 			stage(dev, peer, data, p, e->split.nr);
 			continue;
 		}
-		run_bytes += seal(dev, peer, run_keypair, &e->split, inner_ecn(data));
+		run_bytes += seal(dev, peer, run_keypair, &e->split, inner_ecn_encapsulate(data));
 	}
 	if (run_bytes)
 		device_sent(dev, run_peer, run_bytes, true);
@@ -150,7 +151,7 @@ bool egress_staged(struct device *dev, struct peer *peer)
 
 		/* It was well-formed when it was staged; sealing changes headers, so this is its only use. */
 		if (!split_begin(&split, s->data, &s->packet, mtu))
-			bytes += seal(dev, peer, k, &split, inner_ecn(s->data));
+			bytes += seal(dev, peer, k, &split, inner_ecn_encapsulate(s->data));
 		drop_staged(dev, peer, s, DROP_REASON_COUNT);
 		if (unlikely(k->send_counter >= REKEY_AFTER_MESSAGES))
 			k = device_send_keypair(dev, peer);
@@ -176,7 +177,7 @@ static struct peer *route(const struct device *dev, const uint8_t *packet, uint3
 
 static void unreachable(struct egress *e, const uint8_t *packet, uint32_t len)
 {
-	uint8_t reply[INNER_UNREACHABLE_MAX];
+	uint8_t reply[UNREACHABLE_BYTES_MAX];
 	struct device *dev = e->dev;
 
 	e->icmp_credit_ns = MIN(ICMP_BURST_NS, e->icmp_credit_ns + (dev->now_ns - e->icmp_refilled_ns));

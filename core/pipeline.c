@@ -12,6 +12,7 @@
 #include "core/handshake.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "crypto/secret.h"
 
 static int init_tun_rx(struct pipeline *p, unsigned i);
 static int init_crypto(struct pipeline *p);
@@ -27,13 +28,13 @@ static void inject_packet(void *arg, uint8_t *packet, uint32_t len);
 int pipeline_start(struct pipeline **out, const struct pipeline_config *config)
 {
 	const unsigned nr = config->tun_threads;
-	struct pipeline *p = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*p), (size_t)CACHE_LINE));
+	/* The device inside holds the private key. */
+	struct pipeline *p = secret_alloc(sizeof(*p));
 	int err = -ENOMEM;
 
 	assert(nr >= 1 && nr <= DECRYPT_THREADS_MAX);
 	if (!p)
 		return -ENOMEM;
-	memset(p, 0, sizeof(*p));
 	p->config = *config;
 	p->nr = nr;
 	p->tun_rx = aligned_alloc(CACHE_LINE, nr * sizeof(*p->tun_rx));
@@ -154,7 +155,7 @@ void pipeline_stop(struct pipeline *p)
 	channel_done(&p->udp_tx_ring);
 	free(p->tun_rx);
 	free(p->tun_tx);
-	free(p);
+	secret_free(p, sizeof(*p));
 }
 
 void pipeline_call(struct pipeline *p, void (*fn)(struct device *dev, void *arg), void *arg)
@@ -412,7 +413,7 @@ static int register_counters(struct pipeline *p)
 {
 	struct stats *s = p->config.stats;
 	const struct device *dev = &p->crypto.device;
-	char group[16];
+	char group[32];
 	int err = 0;
 
 	if (!s)
