@@ -1,0 +1,210 @@
+#include "support.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "crypto/keypair.h"
+
+TestSuite(secret, .init = support_init);
+
+static bool all(const uint8_t *p, size_t len, uint8_t value)
+{
+	for (size_t i = 0; i < len; i++)
+		if (p[i] != value)
+			return false;
+	return true;
+}
+
+Test(secret, hands_out_zeroed_cache_lines_of_every_size)
+{
+	for (size_t bytes = 1; bytes <= 65536; bytes += bytes < 2048 ? 1 : 509) {
+		uint8_t *p = secret_alloc(bytes);
+
+		cr_assert_not_null(p);
+		cr_assert_eq((uintptr_t)p % CACHE_LINE, 0);
+		cr_assert(all(p, bytes, 0), "%zu bytes", bytes);
+		memset(p, 0xa5, bytes);
+		cr_assert_eq(secret_in_use(), bytes);
+		secret_free(p, bytes);
+		cr_assert_eq(secret_in_use(), 0);
+	}
+	uint8_t *largest = secret_alloc(65536);
+	cr_assert_not_null(largest);
+	memset(largest, 1, 65536);
+	secret_free(largest, 65536);
+	secret_free(NULL, 64);
+	cr_assert_eq(secret_in_use(), 0);
+}
+
+#define OBJECTS 500
+
+/* Objects carry a pattern of their own: two that overlapped would spoil it. */
+Test(secret, objects_never_overlap)
+{
+	static struct {
+		uint8_t *p;
+		size_t bytes;
+	} object[OBJECTS];
+	struct random random;
+	size_t in_use = 0;
+
+	random_init(&random, "secret objects");
+	for (unsigned step = 0; step < 20000; step++) {
+		uint64_t r = random_next(&random);
+		unsigned i = r % OBJECTS;
+
+		if (object[i].p != NULL) {
+			cr_assert(all(object[i].p, object[i].bytes, (uint8_t)i));
+			secret_free(object[i].p, object[i].bytes);
+			in_use -= object[i].bytes;
+			object[i].p = NULL;
+		} else {
+			object[i].bytes = 1 + (r >> 16) % (r >> 12 & 1 ? 200 : 5000);
+			object[i].p = secret_alloc(object[i].bytes);
+			cr_assert_not_null(object[i].p);
+			cr_assert(all(object[i].p, object[i].bytes, 0));
+			memset(object[i].p, (int)i, object[i].bytes);
+			in_use += object[i].bytes;
+		}
+		cr_assert_eq(secret_in_use(), in_use);
+	}
+	for (unsigned i = 0; i < OBJECTS; i++)
+		if (object[i].p != NULL)
+			secret_free(object[i].p, object[i].bytes);
+	cr_assert_eq(secret_in_use(), 0);
+}
+
+static void *churn(void *arg)
+{
+	struct random random = { (uintptr_t)arg };
+
+	for (unsigned step = 0; step < 5000; step++) {
+		size_t bytes = 1 + random_next(&random) % 1500;
+		uint8_t *p = secret_alloc(bytes);
+
+		if (p == NULL || !all(p, bytes, 0))
+			return arg;
+		memset(p, 0xff, bytes);
+		secret_free(p, bytes);
+	}
+	return NULL;
+}
+
+Test(secret, serves_threads_at_the_same_time)
+{
+	pthread_t thread[4];
+
+	for (uintptr_t i = 0; i < ARRAY_LEN(thread); i++)
+		cr_assert_eq(pthread_create(&thread[i], NULL, churn, (void *)(i + 1)), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(thread); i++) {
+		void *failed;
+
+		cr_assert_eq(pthread_join(thread[i], &failed), 0);
+		cr_assert_null(failed);
+	}
+	cr_assert_eq(secret_in_use(), 0);
+}
+
+/* VmFlags of the mapping that holds p. */
+static bool mapping_has_flag(const void *p, const char *flag)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "re");
+	char line[1024];
+	bool inside = false, has = false;
+
+	cr_assert_not_null(smaps);
+	while (fgets(line, sizeof(line), smaps) != NULL) {
+		unsigned long from, to;
+
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			inside = (uintptr_t)p >= from && (uintptr_t)p < to;
+		else if (inside && strncmp(line, "VmFlags:", 8) == 0)
+			has = strstr(line, flag) != NULL;
+	}
+	fclose(smaps);
+	return has;
+}
+
+Test(secret, memory_stays_out_of_core_dumps_and_children)
+{
+	uint8_t *p = secret_alloc(1000);
+	pid_t child;
+	int status;
+
+	memset(p, 0x77, 1000);
+	cr_assert(mapping_has_flag(p, " dd"));
+	cr_assert(mapping_has_flag(p + 999, " wf"));
+	child = fork();
+	cr_assert_neq(child, -1);
+	if (child == 0)
+		_exit(all(p, 1000, 0) ? 0 : 1);
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	cr_assert(all(p, 1000, 0x77));
+	secret_free(p, 1000);
+}
+
+Test(secret, works_after_a_fork_that_wiped_its_free_lists)
+{
+	void *p[20];
+	pid_t child;
+	int status;
+
+	for (unsigned i = 0; i < ARRAY_LEN(p); i++)
+		p[i] = secret_alloc(300);
+	for (unsigned i = 0; i < ARRAY_LEN(p); i++)
+		secret_free(p[i], 300);
+	child = fork();
+	cr_assert_neq(child, -1);
+	if (child == 0) {
+		bool good = true;
+
+		for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
+			p[i] = secret_alloc(300);
+			good = good && p[i] != NULL && all(p[i], 300, 0);
+			if (p[i] != NULL)
+				memset(p[i], (int)i, 300);
+		}
+		for (unsigned i = 0; i < ARRAY_LEN(p); i++)
+			good = good && all(p[i], 300, (uint8_t)i);
+		_exit(good ? 0 : 1);
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+Test(secret, does_without_locked_memory)
+{
+	struct rlimit none = { 0, 0 };
+	void *p[64];
+
+	cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &none), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(p); i++) {
+		p[i] = secret_alloc(16384);
+		cr_assert_not_null(p[i]);
+		memset(p[i], 1, 16384);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(p); i++)
+		secret_free(p[i], 16384);
+}
+
+Test(secret, keypairs_are_new_aligned_and_returned)
+{
+	struct keypair *k = keypair_new();
+
+	cr_assert_not_null(k);
+	cr_assert_eq((uintptr_t)k % CACHE_LINE, 0);
+	cr_assert(all((const uint8_t *)k, sizeof(*k), 0));
+	cr_assert_eq(secret_in_use(), sizeof(*k));
+	memset(k->send_key, 0xff, sizeof(k->send_key));
+	keypair_free(k);
+	cr_assert_eq(secret_in_use(), 0);
+	k = keypair_new();
+	cr_assert(all((const uint8_t *)k, sizeof(*k), 0));
+	keypair_free(k);
+	keypair_free(NULL);
+}
