@@ -362,7 +362,8 @@ static unsigned transmit(struct udp_tx *tx, unsigned nr, int *err)
 /* true: there was a pin that may be the reason for err; it is gone, and the batch is worth another try. */
 static bool give_up_pin(struct udp_tx *tx, struct udp_batch *batch, int err)
 {
-	if (err != EINVAL && err != ENODEV && err != EADDRNOTAVAIL)
+	/* IPv4 says ENETUNREACH to a source that is no address of this host (EINVAL in some kernels), IPv6 EINVAL. */
+	if (err != EINVAL && err != ENODEV && err != EADDRNOTAVAIL && err != ENETUNREACH && err != EHOSTUNREACH)
 		return false;
 	if (!endpoint_is_pinned(&batch->endpoint))
 		return false;

@@ -3,7 +3,8 @@
  * shared/DESIGN.md section 5. Each datagram is sent or counted as dropped exactly once.
  *
  *	error                         what happens
- *	EINVAL, ENODEV, EADDRNOTAVAIL with a pin: the pin is cleared and the batch tried again
+ *	EINVAL, ENODEV, EADDRNOTAVAIL,
+ *	no route, with a pin          the pin is cleared and the batch tried again
  *	EIO with UDP_SEGMENT          sent in pieces; when that works, the socket's gso flag is cleared for good
  *	EINVAL, EMSGSIZE with it      sent in pieces; when that works, remembered for this destination: the kernel refuses
  *	                              segments longer than the path MTU this way, and one peer behind a narrow path must
