@@ -9,8 +9,8 @@
 
 /* recvmmsg calls on one socket before the other gets its turn. */
 #define CALLS_PER_TURN 8
-/* How long to wait for a buffer while the socket still has room. */
-#define BUFFER_WAIT_NS NS_PER_MS
+/* How often the socket is looked at while waiting for a buffer. */
+#define BUFFER_WAIT_STEP_NS NS_PER_MS
 
 static void receive(struct udp_rx_thread *self, int fd);
 static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd);
@@ -80,8 +80,8 @@ static void receive(struct udp_rx_thread *self, int fd)
 }
 
 /*
- * A free buffer. While the socket has room the decrypt threads get a moment to return one: the kernel's queue absorbs the burst. Once it
- * is half full, waiting would make handshakes wait, too.
+ * A free buffer. While the socket has room the decrypt threads get the time to return one: the kernel's queue absorbs the burst. Once it
+ * is half full, NULL: waiting on would lose handshakes, too.
  */
 static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd)
 {
@@ -89,11 +89,10 @@ static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd)
 	if (likely(batch))
 		return batch;
 
-	const uint64_t deadline_ns = park_clock_ns() + BUFFER_WAIT_NS;
 	counter_add(&self->counters.waits, 1);
 	rcu_thread_offline();
-	while (!batch && !pipeline_stopping(self->pipeline) && !socket_half_full(fd) && park_clock_ns() < deadline_ns)
-		batch = pool_wait_until(&self->batches, &self->pipeline->stopping, deadline_ns);
+	while (!batch && !pipeline_stopping(self->pipeline) && !socket_half_full(fd))
+		batch = pool_wait_until(&self->batches, &self->pipeline->stopping, park_clock_ns() + BUFFER_WAIT_STEP_NS);
 	rcu_thread_online();
 	return batch;
 }
