@@ -31,6 +31,8 @@ static int read_answer(FILE *stream, answer_fn fn, void *arg);
 static int take_counter(void *arg, const char *key, const char *value);
 static int print_human(const struct dump *dump);
 static int print_json(const struct dump *dump);
+static bool is_drop(const struct counter *counter);
+static struct counter *find_counter(const struct dump *dump, const char *group, const char *name);
 static void dump_done(struct dump *dump);
 static int take_log(void *arg, const char *key, const char *value);
 static int complain(const struct options *options, int err);
@@ -139,12 +141,10 @@ static int take_counter(void *arg, const char *key, const char *value)
 		snprintf(dump->group, sizeof(dump->group), "%s", value);
 		return 0;
 	}
-	for (unsigned i = 0; i < dump->nr; i++) {
-		counter = &dump->counters[i];
-		if (strcmp(counter->group, dump->group) == 0 && strcmp(counter->name, key) == 0) {
-			counter->value += strtoull(value, NULL, 10);
-			return 0;
-		}
+	counter = find_counter(dump, dump->group, key);
+	if (counter) {
+		counter->value += strtoull(value, NULL, 10);
+		return 0;
 	}
 	if (dump->nr == dump->capacity) {
 		unsigned capacity = dump->capacity ? 2 * dump->capacity : 128;
@@ -165,7 +165,7 @@ static int take_counter(void *arg, const char *key, const char *value)
 	return 0;
 }
 
-/* One block a group, values right-aligned. Reasons for which nothing was dropped are left out. */
+/* One block a group, in order of first appearance, the drops last and without those that did not happen. */
 static int print_human(const struct dump *dump)
 {
 	int width = 0;
@@ -173,13 +173,20 @@ static int print_human(const struct dump *dump)
 	for (unsigned i = 0; i < dump->nr; i++)
 		width = MAX(width, (int)strlen(dump->counters[i].name));
 	for (unsigned i = 0; i < dump->nr; i++) {
-		const struct counter *counter = &dump->counters[i];
+		const struct counter *first = &dump->counters[i];
 
-		if (i == 0 || strcmp(counter->group, dump->counters[i - 1].group) != 0)
-			printf("%s%s\n", i ? "\n" : "", counter->group);
-		if (counter->value || strcmp(counter->group, "drops") != 0)
-			printf("  %-*s %20" PRIu64 "\n", width, counter->name, counter->value);
+		if (is_drop(first) || first != find_counter(dump, first->group, NULL))
+			continue;
+		printf("%s\n", first->group);
+		for (unsigned j = i; j < dump->nr; j++)
+			if (strcmp(dump->counters[j].group, first->group) == 0)
+				printf("  %-*s %20" PRIu64 "\n", width, dump->counters[j].name, dump->counters[j].value);
+		putchar('\n');
 	}
+	printf("drops\n");
+	for (unsigned i = 0; i < dump->nr; i++)
+		if (is_drop(&dump->counters[i]) && dump->counters[i].value)
+			printf("  %-*s %20" PRIu64 "\n", width, dump->counters[i].name, dump->counters[i].value);
 	return fflush(stdout) ? -errno : 0;
 }
 
@@ -193,7 +200,7 @@ static int print_json(const struct dump *dump)
 		const struct counter *counter = &dump->counters[i];
 		json_t *group = drops;
 
-		if (strcmp(counter->group, "drops") != 0) {
+		if (!is_drop(counter)) {
 			group = json_object_get(threads, counter->group);
 			if (!group) {
 				group = json_object();
@@ -210,6 +217,20 @@ static int print_json(const struct dump *dump)
 		err = -EIO;
 	json_decref(root);
 	return err;
+}
+
+static bool is_drop(const struct counter *counter)
+{
+	return strcmp(counter->group, "drops") == 0;
+}
+
+/* The first of the group, and of that name if one is given. */
+static struct counter *find_counter(const struct dump *dump, const char *group, const char *name)
+{
+	for (unsigned i = 0; i < dump->nr; i++)
+		if (strcmp(dump->counters[i].group, group) == 0 && (!name || strcmp(dump->counters[i].name, name) == 0))
+			return &dump->counters[i];
+	return NULL;
 }
 
 static void dump_done(struct dump *dump)

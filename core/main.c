@@ -110,13 +110,17 @@ static int wait_for_child(pid_t child, int ready_fd)
 
 static int serve(const struct options *options, int ready_fd)
 {
-	char error[LOG_ERROR_BYTES];
+	char error[LOG_ERROR_BYTES], ident[IFNAMSIZ + 8];
 	struct control_socket socket;
 	int status;
 
 	harden();
 	control_block_signals();
 	log_set_format(options->log_format);
+	if (ready_fd >= 0) {
+		snprintf(ident, sizeof(ident), "sluice-%s", options->ifname);
+		log_set_sink(LOG_SINK_SYSLOG, ident);
+	}
 	if (log_set_directives(options->log, error))
 		return complain("--log: %s", error);
 	if (secret_init())
@@ -132,17 +136,18 @@ static int serve(const struct options *options, int ready_fd)
 static int run_interface(const struct options *options, struct control_socket *socket, int ready_fd)
 {
 	struct tun_queue *queues[OPTIONS_TUN_THREADS_MAX];
-	const struct aead_backend *aead = choose_aead(options);
+	const struct aead_backend *aead;
 	struct tun_device *tun = NULL;
 	struct stats *stats = NULL;
 	struct control *control = NULL;
 	struct pipeline *pipeline = NULL;
 	int status = EXIT_FAILURE, err;
 
-	if (!aead)
-		return EXIT_FAILURE;
 	if (open_tun(options, &tun))
 		return EXIT_FAILURE;
+	aead = choose_aead(options);
+	if (!aead)
+		goto out;
 	err = stats_new(&stats);
 	if (!err)
 		err = control_new(&control);
@@ -223,8 +228,8 @@ static int claim_name(const struct options *options, struct control_socket *sock
 /* The one asked for, or the fastest here. NULL after a complaint. */
 static const struct aead_backend *choose_aead(const struct options *options)
 {
-	struct aead_result results[8];
-	unsigned nr = ARRAY_LEN(results);
+	struct aead_result results[8]; /* there are three backends */
+	unsigned nr;
 	const struct aead_backend *aead = options->aead;
 	struct aead *probe;
 	int err = 0;
@@ -274,17 +279,14 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 	}
 }
 
-/* From here on the interface can be set up. In the background the terminal is let go, and logs go to syslog. */
+/* From here on the interface can be set up. In the background the terminal is let go. */
 static void say_ready(const struct options *options, int ready_fd)
 {
-	char ident[IFNAMSIZ + 8];
 	int null;
 
 	log_info(LOG_CORE, "sluice " SLUICE_VERSION " serves %s with %u TUN threads", options->ifname, options->tun_threads);
 	if (ready_fd < 0)
 		return;
-	snprintf(ident, sizeof(ident), "sluice-%s", options->ifname);
-	log_set_sink(LOG_SINK_SYSLOG, ident);
 	if (chdir("/"))
 		log_warn(LOG_CORE, "cannot leave the working directory: %s", strerror(errno));
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);

@@ -130,11 +130,11 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 	case ':':
 		return fail(error, "%.64s needs a value; see sluice --help", argv[optind - 1]);
 	case '?':
-		/* A short option in a group has optopt only, a long one is the word before optind. */
-		if (optopt > 0 && optopt < 256)
-			return fail(error, "unknown option -%c; see sluice --help", isprint(optopt) ? optopt : '?');
+		/* Only a long option that exists, and got a value it does not take, leaves its code with its word. */
+		if (optopt && strncmp(argv[optind - 1], "--", 2) == 0)
+			return fail(error, "%.64s: this option takes no value; see sluice --help", argv[optind - 1]);
 		if (optopt)
-			return fail(error, "%.64s takes no value; see sluice --help", argv[optind - 1]);
+			return fail(error, "unknown option -%c; see sluice --help", isprint(optopt) ? optopt : '?');
 		return fail(error, "unknown option %.64s; see sluice --help", argv[optind - 1]);
 	default:
 		break;
