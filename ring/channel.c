@@ -8,7 +8,7 @@
 #define CAPACITY_MAX (1u << 20)
 #define RING_SIZE_MIN 4 /* ck_ring's own lower limit */
 
-static int init(struct channel *ch, unsigned capacity, struct park *consumer);
+static int init(struct channel *ch, unsigned capacity, struct park *consumer, bool many_producers);
 static void publish(struct channel *ch, unsigned length);
 static bool refuse(struct channel *ch);
 static unsigned reserved(const struct channel *ch);
@@ -16,7 +16,7 @@ static unsigned reserved(const struct channel *ch);
 int spsc_init(
 	struct channel *ch, unsigned capacity, struct park *consumer, struct spsc_tx *tx, struct spsc_rx *rx)
 {
-	int r = init(ch, capacity, consumer);
+	int r = init(ch, capacity, consumer, false);
 
 	if (r < 0)
 		return r;
@@ -28,7 +28,7 @@ int spsc_init(
 int mpsc_init(
 	struct channel *ch, unsigned capacity, struct park *consumer, struct mpsc_tx *tx, struct mpsc_rx *rx)
 {
-	int r = init(ch, capacity, consumer);
+	int r = init(ch, capacity, consumer, true);
 
 	if (r < 0)
 		return r;
@@ -65,29 +65,35 @@ bool spsc_push(struct spsc_tx tx, void *item)
 	return true;
 }
 
+/*
+ * ck's own commit makes a producer spin until all who reserved before it have committed. With more producers
+ * than CPUs, one that is preempted in between holds up the rest for whole time slices, and then they are
+ * preempted in that spin too: four producers on two CPUs needed 48 s for a million items that take one second
+ * so. Here a slot that is not NULL is the commit. No producer waits for another; the consumer takes a slot
+ * still NULL for an empty queue, because whoever reserved it wakes the consumer once it is filled.
+ */
 bool mpsc_push(struct mpsc_tx tx, void *item)
 {
 	struct channel *ch = tx.ch;
 	struct ck_ring_buffer *slot;
 	unsigned ticket, length;
 
-	/* With several producers a reservation must be committed, so the capacity is looked at before. */
+	assert(item);
+	/* A reservation cannot be taken back with several producers, so the capacity is looked at before. */
 	if (reserved(ch) >= ch->capacity)
 		return refuse(ch);
 	slot = ck_ring_enqueue_reserve_mpsc_size(&ch->ring, ch->slots, &ticket, &length);
 	if (slot == NULL)
 		return refuse(ch);
-	TSAN_ACQUIRE(&ch->ring.c_head);
-	slot->value = item;
-	ck_pr_fence_release(); /* as in spsc_push() */
-	TSAN_RELEASE(&ch->ring.p_tail);
-	ck_ring_enqueue_commit_mpsc(&ch->ring, ticket);
+	/* Pairs with the acquire in mpsc_pop(). */
+	__atomic_store_n(&slot->value, item, __ATOMIC_RELEASE);
 	publish(ch, length + 1);
 	return true;
 }
 
-static void *pop(struct channel *ch)
+void *spsc_pop(struct spsc_rx rx)
 {
+	struct channel *ch = rx.ch;
 	void *item;
 
 	/*
@@ -107,39 +113,50 @@ static void *pop(struct channel *ch)
 	return item;
 }
 
-void *spsc_pop(struct spsc_rx rx)
-{
-	return pop(rx.ch);
-}
-
 void *mpsc_pop(struct mpsc_rx rx)
 {
-	return pop(rx.ch);
+	struct channel *ch = rx.ch;
+	unsigned head = ch->ring.c_head;
+	struct ck_ring_buffer *slot = &ch->slots[head & ch->ring.mask];
+	/* Pairs with the release in mpsc_push(). */
+	void *item = __atomic_load_n(&slot->value, __ATOMIC_ACQUIRE);
+
+	if (item == NULL)
+		return NULL;
+	__atomic_store_n(&slot->value, NULL, __ATOMIC_RELAXED);
+	/* The slot is empty before its next producer may fill it, which the load of c_head tells that one. */
+	ck_pr_fence_store();
+	ck_pr_store_uint(&ch->ring.c_head, head + 1);
+	return item;
 }
 
 unsigned channel_len(const struct channel *ch)
 {
-	return ck_ring_size(&ch->ring);
+	return ch->many_producers ? reserved(ch) : ck_ring_size(&ch->ring);
 }
 
-static int init(struct channel *ch, unsigned capacity, struct park *consumer)
+static int init(struct channel *ch, unsigned capacity, struct park *consumer, bool many_producers)
 {
 	unsigned size = RING_SIZE_MIN;
 	struct ck_ring_buffer *slots;
+	size_t bytes;
 
 	if (capacity == 0 || capacity > CAPACITY_MAX)
 		return -EINVAL;
 	/* ck_ring holds one item less than its size. */
 	while (size < capacity + 1)
 		size *= 2;
-	slots = aligned_alloc(CACHE_LINE, ALIGN_UP(size * sizeof(*slots), CACHE_LINE));
+	bytes = ALIGN_UP(size * sizeof(*slots), (size_t)CACHE_LINE);
+	slots = aligned_alloc(CACHE_LINE, bytes);
 	if (slots == NULL)
 		return -ENOMEM;
+	memset(slots, 0, bytes);
 	memset(ch, 0, sizeof(*ch));
 	ck_ring_init(&ch->ring, size);
 	ch->slots = slots;
 	ch->capacity = capacity;
 	ch->consumer = consumer;
+	ch->many_producers = many_producers;
 	return 0;
 }
 
@@ -158,8 +175,9 @@ static bool refuse(struct channel *ch)
 }
 
 /*
- * Items in the ring and on their way into it. The producers' index is read first: the consumer may then only
- * make the answer too small, so a producer is never refused for want of room that was there all the time.
+ * Items in an mpsc ring and on their way into it. The producers' index is read first: the consumer may then
+ * only make the answer too small, so a producer is never refused for want of room that was there all the
+ * time.
  */
 static unsigned reserved(const struct channel *ch)
 {

@@ -25,6 +25,7 @@ struct channel {
 	struct ck_ring_buffer *slots;
 	unsigned capacity;
 	struct park *consumer; /* woken after each push; NULL in single-threaded use */
+	bool many_producers;   /* mpsc: items count from their reservation on, see mpsc_push() */
 	CACHE_ALIGNED counter_t high_water; /* largest length seen after a push; racy between mpsc producers */
 	counter_t refused;                  /* pushes refused because the queue was full; same */
 };
@@ -50,7 +51,10 @@ int mpsc_init(struct channel *ch, unsigned capacity, struct park *consumer, stru
 /* After both sides have ended. Items still inside are the caller's to drain first. Accepts a zeroed channel. */
 void channel_done(struct channel *ch);
 
-/* Producer. false when full: the item stays the caller's. */
+/*
+ * Producer. false when full: the item (not NULL) stays the caller's. No producer ever waits for another: one that
+ * is preempted in the middle only delays what is pushed after it.
+ */
 bool spsc_push(struct spsc_tx tx, void *item) MUST_CHECK;
 bool mpsc_push(struct mpsc_tx tx, void *item) MUST_CHECK;
 /* Consumer. The oldest item, or NULL when empty. */
