@@ -84,12 +84,13 @@ int endpoint_parse(struct endpoint *e, const char *text)
 	bool is_v6 = text[0] == '[';
 	const char *begin = text + is_v6;
 	const char *end = strchr(begin, is_v6 ? ']' : ':');
-	const char *port = end + is_v6 + 1;
+	const char *port;
 
 	if (!end || (is_v6 && end[1] != ':') || (size_t)(end - begin) >= sizeof(host))
 		return -EINVAL;
 	memcpy(host, begin, end - begin);
 	host[end - begin] = '\0';
+	port = end + is_v6 + 1;
 
 	if (is_v6) {
 		if (parse_v6(host, &parsed.to.v6) || parse_port(port, &parsed.to.v6.sin6_port))

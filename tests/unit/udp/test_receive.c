@@ -117,6 +117,17 @@ Test(receive, pins_the_address_that_the_sender_addressed)
 	cr_assert_eq(ntohl(batch->msg[0].from.from.v4.s_addr), INADDR_LOOPBACK + 76);
 }
 
+Test(receive, pins_an_own_address_when_the_sender_addressed_everybody)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(b->port), .sin_addr = {htonl(0x7fffffff)}};
+	int one = 1;
+
+	cr_assert_eq(setsockopt(a->fd4, SOL_SOCKET, SO_BROADCAST, &one, sizeof(one)), 0);
+	cr_assert_eq(sendto(a->fd4, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)), 1);
+	cr_assert_eq(receive_soon(rx, b->fd4, batch), 1);
+	cr_assert_eq(ntohl(batch->msg[0].from.from.v4.s_addr), INADDR_LOOPBACK);
+}
+
 Test(receive, has_no_unset_bytes_in_a_sender)
 {
 	struct endpoint want = {0};

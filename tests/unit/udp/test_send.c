@@ -479,6 +479,20 @@ Test(send, gives_up_on_a_device_that_never_sends)
 	cr_assert_eq(k.nr, 10);
 }
 
+Test(send, has_its_patience_once_a_call_even_when_others_get_through)
+{
+	struct udp_batch *batches[9];
+
+	k.destination_errno = EAGAIN;
+	k.never_writable = true;
+	for (unsigned i = 0; i < 9; i++)
+		batches[i] = batch_of(i % 2 ? "192.0.2.1:5" : "192.0.2.1:666", 2, 500, 400, 1 + 2 * (i / 2));
+	udp_tx_send(tx, &sockets, batches, 9);
+	check_sent(0, 1, 8);
+	cr_assert_eq(counter_read(&c()->drop_no_buffer), 10);
+	cr_assert_lt(k.waits, 60);
+}
+
 Test(send, gives_up_on_a_socket_that_claims_room_and_has_none)
 {
 	k.always_full = true;

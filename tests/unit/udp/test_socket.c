@@ -128,6 +128,33 @@ Test(socket, leaves_nothing_bound_when_only_ipv6_has_the_port_in_use)
 	close(probe);
 }
 
+Test(socket, looks_for_a_random_port_that_both_families_have_free)
+{
+	static const char range[] = "40000 40003";
+	int one = 1, fd;
+
+	own_network(1500);
+	fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, range, sizeof(range) - 1) < 0)
+		cr_skip_test("cannot narrow the range of random ports: %s", strerror(errno));
+	close(fd);
+	for (uint16_t port = 40000; port < 40003; port++) {
+		struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+
+		fd = socket(AF_INET6, SOCK_DGRAM, 0);
+		cr_assert_eq(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)), 0);
+		cr_assert_eq(bind(fd, (struct sockaddr *)&any, sizeof(any)), 0);
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		struct udp_sockets *s;
+
+		cr_assert_eq(udp_sockets_open(&s, 0, 0), 0, "round %u", i);
+		cr_assert_eq(s->port, 40003);
+		cr_assert_geq(s->fd6, 0);
+		udp_sockets_put(s);
+	}
+}
+
 Test(socket, closes_with_the_last_reference)
 {
 	struct udp_sockets *s;
