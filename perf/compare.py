@@ -1,0 +1,555 @@
+#!/usr/bin/env python3
+"""Measures sluice beside its peers: both ends of a tunnel run the same implementation, in two network namespaces joined by a veth pair.
+
+Every round builds each tunnel afresh and runs every workload, one peer after the other, so that what changes on the machine in the meantime hits all alike.
+The table gives medians over the rounds, their spread (lowest to highest), and ratios to the reference. Results go to perf/out/compare-TIME/ as
+report.md, results.json and plot.svg; the table is printed.
+
+peers: sluice; wireguard-go (the newest, installed with go); wireguard-go-debian; boringtun and gotatun (installed with cargo); kernel (where the module
+exists); veth (the cable itself, no tunnel); relay and relay-aead (a bare TUN-to-UDP relay without and with the cipher, perf/relay.c: the ceiling)
+workloads: tcp, tcp-reverse, tcp-4 (four streams), tcp-bidir, udp-64, udp-512, udp-1400 (at increasing offered load), latency (idle), latency-loaded
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tests", "netns"))
+
+import lib
+from plot import bars
+
+CACHE = os.path.join(ROOT, "perf", "out", "peers")
+TCP = {"tcp": (), "tcp-reverse": ("-R",), "tcp-4": ("-P", "4"), "tcp-bidir": ("--bidir",)}
+UDP = {"udp-64": 64, "udp-512": 512, "udp-1400": 1400}
+LATENCY = ("latency", "latency-loaded")
+WORKLOADS = list(TCP) + list(UDP) + list(LATENCY)
+OFFERED = (25000, 50000, 100000, 200000, 0)  # packets a second; 0: as fast as they go
+
+UNITS = {"gbit_s": "Gbit/s", "cpu_s_per_gb": "CPU s/GB, both ends", "system_s_per_gb": "CPU s/GB, whole machine", "retransmits": "retransmits",
+         "switches_per_gb": "context switches/GB", "rss_mb": "resident MiB, larger end", "pps": "packets/s delivered", "p50_us": "p50 µs",
+         "p99_us": "p99 µs", "cpu_us_per_packet": "CPU µs/packet, both ends"}
+
+
+def say(text, end="\n"):
+    print(text, end=end, flush=True)
+
+
+# Peers: how each is had and put up. --------------------------------------------------------------------------------------------
+
+
+class Tunnel:
+    """Two nodes, a cable, and an implementation at both ends. self.pids are the processes whose time is counted."""
+
+    def __init__(self, mtu, segmentation):
+        self.n1, self.n2 = lib.Node("left"), lib.Node("right")
+        lib.veth(self.n1, "eth0", self.n2, "eth0", ("192.0.2.1/24",), ("192.0.2.2/24",))
+        for n in (self.n1, self.n2):
+            n.tx_udp_segmentation("eth0", segmentation)
+        self.mtu, self.pids, self.processes, self.daemons = mtu, [], [], []
+        self.left, self.right = "10.0.0.1", "10.0.0.2"
+
+    def close(self):
+        for d in self.daemons:
+            d.kill()
+        for p in self.processes:
+            p.kill()
+            p.wait()
+        lib.Daemon.all.clear()
+        for n in (self.n1, self.n2):
+            n.close()
+
+    def addresses(self):
+        for n, a in ((self.n1, self.left), (self.n2, self.right)):
+            n.ip(f"link set wg0 mtu {self.mtu} up")
+            n.ip(f"addr add {a}/24 dev wg0")
+
+
+class Peer:
+    """One implementation: prepare() returns None or why it is not to be had here; up() puts a tunnel up."""
+
+    def __init__(self, name):
+        self.name, self.version = name, ""
+
+    def prepare(self):
+        return None
+
+    def up(self, t):
+        raise NotImplementedError
+
+
+class Userspace(Peer):
+    """A program that is started with an interface name and driven through its control socket."""
+
+    def __init__(self, name, path=None, install=None, foreground=("-f",), env=None, args=()):
+        super().__init__(name)
+        self.path, self.install, self.foreground, self.env, self.args = path, install, foreground, env, list(args)
+
+    def prepare(self):
+        if not self.path or not os.access(self.path, os.X_OK):
+            reason = self.install(self) if self.install else f"{self.path} is not there"
+            if reason:
+                return reason
+        try:
+            self.version = subprocess.run([self.path, "--version"], capture_output=True, text=True, timeout=10).stdout.split("\n")[0].strip()
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+        return None
+
+    def up(self, t):
+        program = lib.Program(self.name, self.path, self.foreground, self.env)
+        private = [lib.genkey(), lib.genkey()]
+        public = [lib.pubkey(k) for k in private]
+        for i, n in enumerate((t.n1, t.n2)):
+            d = lib.Daemon(n, program, args=self.args)
+            t.daemons.append(d)
+            t.pids.append(d.pid)
+            d.set_private_key(private[i])
+            d.set(f"listen-port 51820 peer {public[1 - i]} allowed-ips 10.0.0.0/24 endpoint 192.0.2.{2 - i}:51820")
+        t.addresses()
+
+
+class Kernel(Peer):
+    def prepare(self):
+        p = subprocess.run(["ip", "link", "add", "wgprobe", "type", "wireguard"], capture_output=True, text=True)
+        if p.returncode:
+            return "this kernel has no WireGuard"
+        subprocess.run(["ip", "link", "del", "wgprobe"])
+        self.version = os.uname().release
+        return None
+
+    def up(self, t):
+        private = [lib.genkey(), lib.genkey()]
+        public = [lib.pubkey(k) for k in private]
+        for i, n in enumerate((t.n1, t.n2)):
+            n.ip("link add wg0 type wireguard")
+            n.run("wg", "set", "wg0", "private-key", "/dev/stdin", input=private[i])
+            n.run(*f"wg set wg0 listen-port 51820 peer {public[1 - i]} allowed-ips 10.0.0.0/24 endpoint 192.0.2.{2 - i}:51820".split())
+        t.addresses()
+
+
+class Cable(Peer):
+    def up(self, t):
+        t.left, t.right = "192.0.2.1", "192.0.2.2"
+
+
+class Relay(Peer):
+    def __init__(self, name, aead):
+        super().__init__(name)
+        self.aead = aead
+
+    def prepare(self):
+        options = ["-DRELAY_AEAD"] if self.aead else []
+        self.path = os.path.join(CACHE, self.name)
+        return compile_c("relay.c", self.path, options, ["-lpthread"] + (["-lIPSec_MB"] if self.aead else []))
+
+    def up(self, t):
+        for n, other in ((t.n1, "192.0.2.2"), (t.n2, "192.0.2.1")):
+            p = n.popen(self.path, "wg0", t.mtu, 51820, other, 51820, *(["--aead"] if self.aead else []), stdin=-3)
+            t.processes.append(p)
+            t.pids.append(p.pid)
+            lib.wait_until(lambda: n.run("ip", "link", "show", "wg0", ok=False).returncode == 0, 5, "relay")
+        t.addresses()
+
+
+def compile_c(source, out, options=(), libraries=()):
+    os.makedirs(CACHE, exist_ok=True)
+    p = subprocess.run(["cc", "-O3", "-march=native", "-D_GNU_SOURCE", *options, "-o", out, os.path.join(ROOT, "perf", source), *libraries],
+                       capture_output=True, text=True)
+    return p.stderr.strip() if p.returncode else None
+
+
+def install(argv, product, env=None):
+    """An installer for Userspace: runs argv once, keeps the product in the cache, returns a reason when that fails."""
+
+    def run(peer):
+        path = os.path.join(CACHE, product)
+        if not os.access(path, os.X_OK):
+            tool = shutil.which(argv[0]) or next((p for p in (f"/usr/local/go/bin/{argv[0]}", os.path.expanduser(f"~/.cargo/bin/{argv[0]}"))
+                                                  if os.access(p, os.X_OK)), None)
+            if not tool:
+                return f"{argv[0]} is not installed (needed for {' '.join(argv)})"
+            os.makedirs(CACHE, exist_ok=True)
+            say(f"installing {peer.name}: {' '.join(argv)}")
+            try:
+                p = subprocess.run([tool] + argv[1:], env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=1200,
+                                   stdin=subprocess.DEVNULL)
+            except subprocess.TimeoutExpired:
+                return f"{' '.join(argv)} was not done in 20 minutes"
+            if p.returncode:
+                return f"{' '.join(argv)}: {(p.stderr.strip().splitlines() or ['failed'])[-1]}"
+        peer.path = path
+        return None
+
+    return run
+
+
+def install_debian(peer):
+    p = subprocess.run(["bash", "-c", ". tests/lib/setup.sh && setup_need peers"], cwd=ROOT, capture_output=True, text=True)
+    if p.returncode:
+        return p.stderr.strip().splitlines()[-1]
+    return None
+
+
+def all_peers(sluice_args):
+    cargo = lambda crate, binary: install(["cargo", "install", "--quiet", "--root", CACHE, crate], f"bin/{binary}")
+    return [
+        Userspace("sluice", os.environ.get("SLUICE_BIN"), args=sluice_args),
+        Userspace("wireguard-go", None, install(["go", "install", "golang.zx2c4.com/wireguard@latest"], "wireguard", {"GOBIN": CACHE})),
+        Userspace("wireguard-go-debian", "/usr/bin/wireguard-go", install_debian),
+        Userspace("boringtun", None, cargo("boringtun-cli", "boringtun-cli"), env={"WG_SUDO": "1"}, args=("--disable-drop-privileges",)),
+        Userspace("gotatun", None, cargo("gotatun-cli", "gotatun"), env={"WG_SUDO": "1"}, args=("--disable-drop-privileges",)),
+        Kernel("kernel"),
+        Relay("relay", False),
+        Relay("relay-aead", True),
+        Cable("veth"),
+    ]
+
+
+# Workloads. ----------------------------------------------------------------------------------------------------------------------
+
+
+class Meter:
+    """What a tunnel costs between start and stop: CPU seconds and context switches of its processes, busy seconds of the machine."""
+
+    def __init__(self, t):
+        self.t = t
+        self.cpu, self.switches, self.busy = self.read()
+
+    def read(self):
+        cpu = sum(lib.cpu_seconds(p) for p in self.t.pids)
+        switches = sum(lib.context_switches(p) for p in self.t.pids)
+        with open("/proc/stat") as f:
+            ticks = [int(x) for x in f.readline().split()[1:9]]
+        return cpu, switches, (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        """(CPU seconds, switches, busy seconds of the machine)."""
+        return tuple(now - then for now, then in zip(self.read(), (self.cpu, self.switches, self.busy)))
+
+
+def rss_mb(t):
+    return max((lib.status_kb(p, "VmHWM") for p in t.pids), default=0) / 1024
+
+
+class Runner:
+    def __init__(self, options):
+        self.options = options
+        self.load = os.path.join(CACHE, "udp_load")
+
+    def iperf_server(self, t):
+        server = t.n2.popen("iperf3", "-s", stdin=-3, stdout=-3, stderr=-3)
+        lib.wait_until(lambda: ":1451 " in t.n2.proc("net/tcp6") + t.n2.proc("net/tcp"), 5, "iperf3 server")
+        return server
+
+    def iperf(self, t, extra, seconds):
+        # 1 GiB of window would hide queues; the kernel's own tuning is what users have.
+        p = t.n1.run("iperf3", "-J", "-c", t.right, "-t", seconds, *extra, ok=False, timeout=seconds + 30)
+        try:
+            return json.loads(p.stdout)["end"]
+        except (ValueError, KeyError):
+            raise lib.Failure(f"iperf3: {p.stdout[-500:]}")
+
+    def tcp(self, t, workload):
+        server = self.iperf_server(t)
+        try:
+            meter = Meter(t)
+            end = self.iperf(t, TCP[workload], self.options.seconds)
+            cpu, switches, busy = meter.stop()
+        finally:
+            server.kill()
+            server.wait()
+        received = [end["sum_received"]] + ([end["sum_received_bidir_reverse"]] if "sum_received_bidir_reverse" in end else [])
+        sent = [end["sum_sent"]] + ([end["sum_sent_bidir_reverse"]] if "sum_sent_bidir_reverse" in end else [])
+        gb = sum(x["bytes"] for x in received) / 1e9
+        if gb == 0:
+            raise lib.Failure("nothing arrived")
+        result = {"gbit_s": sum(x["bits_per_second"] for x in received) / 1e9, "retransmits": sum(x.get("retransmits", 0) for x in sent),
+                  "system_s_per_gb": busy / gb}
+        if t.pids:
+            result.update(cpu_s_per_gb=cpu / gb, switches_per_gb=switches / gb, rss_mb=rss_mb(t))
+        return {workload: result}
+
+    def started(self, node, *args):
+        p = node.popen(self.load, *args, stdin=-3, stdout=subprocess.PIPE, text=True)
+        lib.check(p.stdout.readline() == "ready\n", "udp_load did not start")
+        return p
+
+    def udp(self, t, workload):
+        out = {}
+        for rate in self.options.offered:
+            sink = self.started(t.n2, "sink", t.right, 7000, self.options.seconds + 3)
+            meter = Meter(t)
+            sender = json.loads(t.n1.out(self.load, "send", t.right, 7000, UDP[workload], rate, self.options.seconds, 4,
+                                         timeout=self.options.seconds + 20))
+            got = json.loads(sink.communicate(timeout=self.options.seconds + 20)[0])
+            cpu, switches, busy = meter.stop()
+            name = f"{workload} at {rate // 1000}k" if rate else f"{workload} flat out"
+            # Over the sender's time: a backlog that drains afterwards is not throughput.
+            out[name] = {"pps": got["received"] / self.options.seconds, "offered_pps": sender["pps"], "p50_us": got["p50_us"],
+                         "p99_us": got["p99_us"], "reordered": got["reordered"], "rss_mb": rss_mb(t)}
+            if t.pids and got["received"]:
+                out[name]["cpu_us_per_packet"] = cpu / got["received"] * 1e6
+            time.sleep(0.3)
+        return out
+
+    def latency(self, t, workload):
+        pong = self.started(t.n2, "pong", t.right, 7001, 3600)
+        server = loader = None
+        try:
+            if workload == "latency-loaded":
+                server = self.iperf_server(t)
+                loader = t.n1.popen("iperf3", "-c", t.right, "-t", self.options.seconds + 2, stdin=-3, stdout=-3, stderr=-3)
+                time.sleep(1)
+            got = json.loads(t.n1.out(self.load, "ping", t.right, 7001, 64, 500, self.options.seconds, timeout=self.options.seconds + 20))
+        finally:
+            for p in (pong, loader, server):
+                if p:
+                    p.kill()
+                    p.wait()
+        return {workload: {"p50_us": got["p50_us"], "p99_us": got["p99_us"], "lost": got["lost"]}}
+
+    def run(self, peer, mtu, segmentation, workloads):
+        t = Tunnel(mtu, segmentation)
+        results = {}
+        try:
+            peer.up(t)
+            lib.wait_until(lambda: lib.ping(t.n1, t.right, ok=False, wait=1), 15, f"first ping through {peer.name}")
+            for w in workloads:
+                function = self.tcp if w in TCP else self.udp if w in UDP else self.latency
+                results.update(function(t, w))
+            if peer.name == "sluice" and lib.Daemon.all and t.daemons:
+                results["stats"] = self.stats(t)
+        finally:
+            t.close()
+        return results
+
+    def stats(self, t):
+        """The gateway's own counters, kept with the results; an implementation standing in for sluice has none."""
+        p = t.n1.run(t.daemons[0].program.path, "stats", "wg0", "--json", ok=False)
+        try:
+            return json.loads(p.stdout)
+        except ValueError:
+            return None
+
+
+# Report. -------------------------------------------------------------------------------------------------------------------------
+
+
+def median(values):
+    return statistics.median(values) if values else None
+
+
+def number(x):
+    if x is None:
+        return ""
+    if x == 0 or abs(x) >= 1000:
+        return f"{x:,.0f}"
+    return f"{x:.3g}" if abs(x) < 1 else f"{x:.2f}" if abs(x) < 100 else f"{x:.0f}"
+
+
+def cell(values):
+    if not values:
+        return ""
+    text = number(median(values))
+    return text + (f" ({number(min(values))}–{number(max(values))})" if len(values) > 1 else "")
+
+
+def report(data):
+    """Markdown: one table a setting and workload."""
+    lines = [f"# {data['title']}", "", f"{data['machine']}", "",
+             f"{data['rounds']} alternating rounds, {data['seconds']} s a measurement. Median (lowest–highest). "
+             f"Ratio: sluice's median to this one's." if "sluice" in data["peers"] else "", ""]
+    for p, v in data["peers"].items():
+        lines.append(f"- {p}" + (f": {v}" if v else ""))
+    for p, why in data["absent"].items():
+        lines.append(f"- {p}: not measured, {why}")
+    for setting, workloads in data["results"].items():
+        lines += ["", f"## {setting}"]
+        for w, peers in workloads.items():
+            metrics = [m for m in UNITS if any(m in v for v in peers.values())]
+            lead = metrics[0]
+            lines += ["", f"### {w}", "", "| | " + " | ".join(UNITS[m] for m in metrics) + f" | ratio of {UNITS[lead]} |",
+                      "|---|" + "---:|" * (len(metrics) + 1)]
+            ours = median(peers.get("sluice", {}).get(lead, []))
+            for p, values in peers.items():
+                theirs = median(values.get(lead, []))
+                ratio = f"{ours / theirs:.2f}" if ours and theirs and p != "sluice" else ""
+                lines.append(f"| {p} | " + " | ".join(cell(values.get(m, [])) for m in metrics) + f" | {ratio} |")
+    for target, verdict in data["targets"]:
+        lines += ["" if target == data["targets"][0][0] else None, f"- {target}: {verdict}"]
+    return "\n".join(line for line in lines if line is not None) + "\n"
+
+
+def targets(results):
+    """The figures that the project holds itself to, as (what, verdict)."""
+
+    def m(setting, workload, peer, metric):
+        for s, w in results.items():
+            if setting in s:
+                v = median(w.get(workload, {}).get(peer, {}).get(metric, []))
+                if v is not None:
+                    return v
+        return None
+
+    def verdict(ours, theirs, want, at_most=False):
+        if not ours or not theirs:
+            return None
+        ratio = ours / theirs
+        good = ratio <= want if at_most else ratio >= want
+        return f"{ratio:.2f}, wanted {'at most' if at_most else 'at least'} {want}: {'reached' if good else 'MISSED'}"
+
+    on, off = "MTU 1420, tx-udp-segmentation on", "MTU 1420, tx-udp-segmentation off"
+    rows = []
+    for w in ("tcp", "tcp-reverse"):
+        rows += [(f"{w}: Gbit/s to the newest wireguard-go's", verdict(m(on, w, "sluice", "gbit_s"), m(on, w, "wireguard-go", "gbit_s"), 2)),
+                 (f"{w}: Gbit/s to the relay's with cipher", verdict(m(on, w, "sluice", "gbit_s"), m(on, w, "relay-aead", "gbit_s"), 1)),
+                 (f"{w}: CPU seconds per GB to wireguard-go's",
+                  verdict(m(on, w, "sluice", "cpu_s_per_gb"), m(on, w, "wireguard-go", "cpu_s_per_gb"), 0.45, True)),
+                 (f"{w} without tx-udp-segmentation: Gbit/s to wireguard-go's",
+                  verdict(m(off, w, "sluice", "gbit_s"), m(off, w, "wireguard-go", "gbit_s"), 2))]
+    rows += [("64-byte UDP delivered, flat out, to wireguard-go's",
+              verdict(m(on, "udp-64 flat out", "sluice", "pps"), m(on, "udp-64 flat out", "wireguard-go", "pps"), 3)),
+             ("idle p99 latency to wireguard-go's", verdict(m(on, "latency", "sluice", "p99_us"), m(on, "latency", "wireguard-go", "p99_us"), 1, True)),
+             ("resident memory to wireguard-go's", verdict(m(on, "tcp", "sluice", "rss_mb"), m(on, "tcp", "wireguard-go", "rss_mb"), 1, True))]
+    return [(what, v) for what, v in rows if v]
+
+
+def machine():
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), os.uname().machine)
+    return f"{cpu}, {os.cpu_count()} cores, Linux {os.uname().release}, {time.strftime('%Y-%m-%d')}"
+
+
+def write(out, data):
+    with open(os.path.join(out, "results.json"), "w") as f:
+        json.dump(data, f, indent=1)
+    text = report(data)
+    with open(os.path.join(out, "report.md"), "w") as f:
+        f.write(text)
+    groups = []
+    for setting, workloads in data["results"].items():
+        for w, peers in workloads.items():
+            metric = next(m for m in UNITS if any(m in v for v in peers.values()))
+            groups.append((f"{w} · {setting}", UNITS[metric],
+                           [(p, median(v[metric]), min(v[metric]), max(v[metric])) for p, v in peers.items() if v.get(metric)]))
+    with open(os.path.join(out, "plot.svg"), "w") as f:
+        f.write(bars(data["title"], data["machine"], groups))
+    return text
+
+
+def measure(options, peers, out):
+    data = {"title": "sluice and its peers", "machine": machine(), "rounds": options.rounds, "seconds": options.seconds,
+            "peers": {p.name: p.version for p in peers}, "absent": options.absent, "results": {}, "stats": {}, "targets": []}
+    runner = Runner(options)
+    settings = [(mtu, s) for s in options.segmentation for mtu in options.mtu]
+    steps, step, start = len(settings) * options.rounds * len(peers), 0, time.monotonic()
+    failures = {}
+    try:
+        for n in range(options.rounds):
+            for mtu, segmentation in settings:
+                setting = f"MTU {mtu}, tx-udp-segmentation {'on' if segmentation else 'off'}"
+                # Forwards, then backwards: nobody always comes first.
+                for peer in peers if n % 2 == 0 else reversed(peers):
+                    step += 1
+                    left = (time.monotonic() - start) / (step - 1) * (steps - step + 1) if step > 1 else 0
+                    say(f"[{step}/{steps}, {left / 60:.0f} min left] round {n + 1}, {setting}, {peer.name}: ", end="")
+                    try:
+                        results = runner.run(peer, mtu, segmentation, options.workloads)
+                    except (lib.Failure, OSError, ValueError, subprocess.SubprocessError) as e:
+                        say(f"failed: {str(e).strip().splitlines()[0]}")
+                        failures[peer.name] = str(e)
+                        continue
+                    stats = results.pop("stats", None)
+                    if stats:
+                        data["stats"][setting] = stats
+                    into = data["results"].setdefault(setting, {})
+                    for w, metrics in results.items():
+                        by_peer = into.setdefault(w, {p.name: {} for p in peers})
+                        for metric, value in metrics.items():
+                            by_peer[peer.name].setdefault(metric, []).append(value)
+                    say(", ".join(f"{w} {number(next(iter(m.values())))}" for w, m in results.items()))
+                data["targets"] = targets(data["results"])
+                write(out, data)
+    finally:
+        for p, why in failures.items():
+            data["absent"][p] = "in some rounds: " + why.strip().splitlines()[0]
+        if data["results"]:
+            say("\n" + write(out, data))
+            say(f"results: {os.path.relpath(out, ROOT)}/report.md, results.json, plot.svg")
+    return 1 if not data["results"] else 0
+
+
+def main():
+    names = [p.name for p in all_peers(())]
+    parser = argparse.ArgumentParser(prog="perf/compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def words(allowed, kind=str):
+        def parse(text):
+            got = [kind(x) for x in text.replace(",", " ").split()]
+            bad = [x for x in got if allowed and x not in allowed]
+            if bad or not got:
+                raise argparse.ArgumentTypeError(f"choose from {' '.join(map(str, allowed))}")
+            return got
+
+        return parse
+
+    parser.add_argument("--quick", action="store_true", help="one TCP stream in both directions, sluice and the newest wireguard-go, 3 rounds of 3 s")
+    parser.add_argument("--peers", type=words(names), help=f"a list of: {' '.join(names)} (all)")
+    parser.add_argument("--workloads", type=words(WORKLOADS), help=f"a list of: {' '.join(WORKLOADS)} (all)")
+    parser.add_argument("--mtu", type=words((), int), help="a list (1420,1280)")
+    parser.add_argument("--segmentation", type=words(("on", "off")), help="tx-udp-segmentation of the veth pair: on, off or both (on,off)")
+    parser.add_argument("--offered", type=words((), int), default=OFFERED, help="UDP packets a second, 0 is flat out (25000,50000,100000,200000,0)")
+    parser.add_argument("--rounds", "--pairs", type=int, help="alternating rounds (5)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (4)")
+    parser.add_argument("--tun-threads", type=int, help="for sluice")
+    parser.add_argument("--sluice-args", default="", help="more arguments for sluice")
+    parser.add_argument("--out", help="directory for the results (perf/out/compare-TIME)")
+    o = parser.parse_args()
+    o.peers = o.peers or (["sluice", "wireguard-go"] if o.quick else names)
+    o.workloads = o.workloads or (["tcp", "tcp-reverse"] if o.quick else WORKLOADS)
+    o.mtu = o.mtu or ([1420] if o.quick else [1420, 1280])
+    o.segmentation = [s == "on" for s in (o.segmentation or (["on"] if o.quick else ["on", "off"]))]
+    o.rounds = o.rounds or (3 if o.quick else 5)
+    o.seconds = o.seconds or (3 if o.quick else 4)
+    o.seconds = int(o.seconds) if o.seconds == int(o.seconds) else o.seconds
+    if o.rounds < 1 or o.seconds < 0.5:
+        parser.error("at least one round of half a second")
+    out = os.path.abspath(o.out or os.path.join(ROOT, "perf", "out", time.strftime("compare-%Y%m%d-%H%M%S")))
+
+    args = o.sluice_args.split() + (["--tun-threads", str(o.tun_threads)] if o.tun_threads else [])
+    peers, o.absent = [], {}
+    for p in all_peers(args):
+        if p.name not in o.peers:
+            continue
+        reason = p.prepare()
+        if reason and p.name == "wireguard-go" and "wireguard-go-debian" not in o.peers:
+            say(f"{p.name}: {reason}; Debian's takes its place")
+            o.absent[p.name] = reason
+            p = next(x for x in all_peers(args) if x.name == "wireguard-go-debian")
+            reason = p.prepare()
+        if reason:
+            say(f"{p.name}: not measured: {reason}")
+            o.absent[p.name] = reason
+        else:
+            peers.append(p)
+    if not peers:
+        say("nothing to measure")
+        return 1
+    reason = compile_c("udp_load.c", os.path.join(CACHE, "udp_load"))
+    if reason:
+        say(reason)
+        return 1
+    os.makedirs(out, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sluice-compare-") as tempfile.tempdir:  # logs of the daemons
+        return lib.sandbox(lambda: measure(o, peers, out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
