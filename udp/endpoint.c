@@ -16,11 +16,11 @@ bool endpoint_same_to(const struct endpoint *a, const struct endpoint *b)
 	switch (a->to.sa.sa_family) {
 	case AF_INET:
 		return a->to.v4.sin_port == b->to.v4.sin_port &&
-			a->to.v4.sin_addr.s_addr == b->to.v4.sin_addr.s_addr;
+		       a->to.v4.sin_addr.s_addr == b->to.v4.sin_addr.s_addr;
 	case AF_INET6:
 		return a->to.v6.sin6_port == b->to.v6.sin6_port &&
-			a->to.v6.sin6_scope_id == b->to.v6.sin6_scope_id &&
-			!memcmp(&a->to.v6.sin6_addr, &b->to.v6.sin6_addr, sizeof(a->to.v6.sin6_addr));
+		       a->to.v6.sin6_scope_id == b->to.v6.sin6_scope_id &&
+		       !memcmp(&a->to.v6.sin6_addr, &b->to.v6.sin6_addr, sizeof(a->to.v6.sin6_addr));
 	default:
 		return true;
 	}
@@ -35,7 +35,7 @@ bool endpoint_equal(const struct endpoint *a, const struct endpoint *b)
 		return a->from_ifindex == b->from_ifindex && a->from.v4.s_addr == b->from.v4.s_addr;
 	case AF_INET6:
 		return a->from_ifindex == b->from_ifindex &&
-			!memcmp(&a->from.v6, &b->from.v6, sizeof(a->from.v6));
+		       !memcmp(&a->from.v6, &b->from.v6, sizeof(a->from.v6));
 	default:
 		return true;
 	}
@@ -45,7 +45,8 @@ bool endpoint_is_pinned(const struct endpoint *e)
 {
 	if (e->from_ifindex)
 		return true;
-	return e->to.sa.sa_family == AF_INET6 ? !IN6_IS_ADDR_UNSPECIFIED(&e->from.v6) : e->from.v4.s_addr != 0;
+	return e->to.sa.sa_family == AF_INET6 ? !IN6_IS_ADDR_UNSPECIFIED(&e->from.v6)
+					      : e->from.v4.s_addr != 0;
 }
 
 void endpoint_clear_source(struct endpoint *e)

@@ -1,6 +1,7 @@
 /*
- * Where a peer is reached: destination address and port, and the source address and interface that its packets last came
- * to ("sticky source"), so that replies leave from there. Plain data: copied by value, compared by value.
+ * Where a peer is reached: destination address and port, and the source address (and link) that its
+ * packets last came to ("sticky source"), so that replies leave from there. Plain data: copied by value,
+ * compared by value.
  */
 #pragma once
 
@@ -20,11 +21,11 @@ struct endpoint {
 	union {
 		struct in_addr v4;
 		struct in6_addr v6;
-	} from;            /* pinned source address; all zero: none */
+	} from; /* pinned source address; all zero: none */
 	/*
-	 * 0: none. Receiving sets it only for a link-local source, which means nothing without its link. For any other,
-	 * the address alone is pinned: forcing the interface as well would bypass the routing table, and a route
-	 * that moved would turn into a black hole.
+	 * 0: none. Receiving sets it only for a link-local source, which means nothing without its link. For
+	 * any other, the address alone is pinned: forcing the interface as well would bypass the routing
+	 * table, and a route that moved would turn into a black hole.
 	 */
 	int from_ifindex;
 };
@@ -50,9 +51,9 @@ void endpoint_clear_source(struct endpoint *e);
 /* "1.2.3.4:5", "[::1]:5", "[fe80::1%3]:5", "(none)" when not set. buf holds ENDPOINT_STRLEN. Returns buf. */
 const char *endpoint_format(const struct endpoint *e, char *buf);
 /*
- * Parses the address forms above: numeric address only, optional %scope as name or number. -EINVAL. Writes on success
- * only. As in the kernel driver, port 0 is accepted (nothing can be sent there: counted as unreachable) and a
- * v4-mapped IPv6 address stays IPv6 (its packets have no route from an IPv6-only socket).
+ * Parses the address forms above: numeric address only, optional %scope as name or number. -EINVAL. Writes on
+ * success only. As in the kernel driver, port 0 is accepted (nothing can be sent there: counted as
+ * unreachable) and a v4-mapped IPv6 address stays IPv6 (its packets have no route from an IPv6-only socket).
  */
 int endpoint_parse(struct endpoint *e, const char *text) MUST_CHECK;
 /* The bytes that a cookie authenticates: IP address then big-endian port. Returns 6 or 18. buf holds 18. */

@@ -1,8 +1,8 @@
 #include "udp/gso_queue.h"
 
 static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos);
-static struct udp_batch *open_batch(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos,
-	uint32_t segment_len);
+static struct udp_batch *open_batch(
+	struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t segment_len);
 static bool fits(const struct udp_batch *batch, uint32_t len);
 static void seal_newest_used(struct gso_queue *q);
 static void deliver_sealed(struct gso_queue *q);
@@ -81,8 +81,8 @@ static bool fits(const struct udp_batch *batch, uint32_t len)
 	return len <= batch->segment_len && batch->len + len <= GSO_BYTES_MAX;
 }
 
-static struct udp_batch *open_batch(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos,
-	uint32_t segment_len)
+static struct udp_batch *open_batch(
+	struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t segment_len)
 {
 	struct udp_batch *batch;
 
@@ -123,8 +123,9 @@ static void seal_newest_used(struct gso_queue *q)
 }
 
 /*
- * Delivers the queue up to the last sealed batch. Batches before it that are still open are sealed first: what their
- * connections send next goes into batches behind this prefix, so the order of each connection holds.
+ * Delivers the queue up to the last sealed batch. Batches before it that are still open are sealed first:
+ * what their connections send next goes into batches behind this prefix, so the order of each connection
+ * holds.
  */
 static void deliver_sealed(struct gso_queue *q)
 {
@@ -146,7 +147,9 @@ static void deliver_sealed(struct gso_queue *q)
 	deliver_until(q, rest);
 }
 
-/* Hands over the batches before rest, which is one of the queue or NULL for all. None of them is in open[]. */
+/*
+ * Hands over the batches before rest, which is one of the queue or NULL for all. None of them is in open[].
+ */
 static void deliver_until(struct gso_queue *q, struct udp_batch *rest)
 {
 	struct udp_batch *batch = q->first;

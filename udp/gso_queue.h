@@ -1,11 +1,11 @@
 /*
- * The ordered GSO queue: sealed datagrams gather here, in send order, in batches that one sendmsg with UDP_SEGMENT can
- * carry. Owned by the crypto thread; the cipher writes straight into the slots.
+ * The ordered GSO queue: sealed datagrams gather here, in send order, in batches that one sendmsg with
+ * UDP_SEGMENT can carry. Owned by the crypto thread; the cipher writes straight into the slots.
  *
- * A batch belongs to one connection: (source pin, destination, traffic class byte). A datagram is appended only to the newest batch of
- * its connection, and only if it is not longer than that batch's segments; a shorter one is appended and seals the batch.
- * Batches leave in the order in which they were opened, so datagrams of a connection never pass each other.
- * Caps: GSO_SEGMENTS_MAX segments and GSO_BYTES_MAX bytes.
+ * A batch belongs to one connection: (source pin, destination, traffic class byte). A datagram is appended
+ * only to the newest batch of its connection, and only if it is not longer than that batch's segments; a
+ * shorter one is appended and seals the batch. Batches leave in the order in which they were opened, so
+ * datagrams of a connection never pass each other. Caps: GSO_SEGMENTS_MAX segments and GSO_BYTES_MAX bytes.
  */
 #pragma once
 
@@ -21,28 +21,28 @@
 struct udp_batch {
 	struct pool_item item;
 	struct endpoint endpoint;
-	uint8_t tos;          /* outer traffic class byte: DSCP and ECN */
-	uint16_t segment_len; /* of every datagram but the last */
-	uint16_t nr;          /* datagrams */
-	uint32_t len;         /* bytes in data[] */
-	bool sealed;          /* nothing may be appended any more */
+	uint8_t tos;            /* outer traffic class byte: DSCP and ECN */
+	uint16_t segment_len;   /* of every datagram but the last */
+	uint16_t nr;            /* datagrams */
+	uint32_t len;           /* bytes in data[] */
+	bool sealed;            /* nothing may be appended any more */
 	struct udp_batch *next; /* queue order, while in the queue */
 	CACHE_ALIGNED uint8_t data[65536];
 };
 
 struct gso_queue {
-	struct pool *pool;    /* of struct udp_batch; owner: the thread of this queue */
+	struct pool *pool; /* of struct udp_batch; owner: the thread of this queue */
 	/* Takes the batch over, in order. May not fail: it waits if it must. */
 	void (*deliver)(void *arg, struct udp_batch *batch);
 	/* Blocks until the pool has a batch again; NULL result (stopping) drops the datagram. */
 	struct udp_batch *(*wait)(void *arg);
 	void *arg;
 	/*
-	 * Deliver early once this many sealed batches wait, so that udp-tx sends while the rest of the drain is
-	 * sealed. 0: only flush. Set by gso_queue_init() to GSO_FLUSH_THRESHOLD; the owner may change it.
+	 * Deliver early once this many sealed batches wait, so that udp-tx sends while the rest of the drain
+	 * is sealed. 0: only flush. Set by gso_queue_init() to GSO_FLUSH_THRESHOLD; the owner may change it.
 	 */
 	unsigned flush_threshold;
-	unsigned nr_sealed; /* among the batches not yet delivered */
+	unsigned nr_sealed;             /* among the batches not yet delivered */
 	struct udp_batch *first, *last; /* not yet delivered, in order */
 	unsigned nr_open;
 	/* Newest batch of each connection, unless it is sealed. The one used last is at the end. */
@@ -53,8 +53,9 @@ struct gso_queue {
 void gso_queue_init(struct gso_queue *q, struct pool *pool, void (*deliver)(void *, struct udp_batch *),
 	struct udp_batch *(*wait)(void *), void *arg);
 /*
- * A slot of len bytes (1..GSO_BYTES_MAX) for the next datagram to that endpoint. The slot is part of the queue from now on and must be
- * filled before the next call on the queue. May deliver what lies before it; flushes when the pool runs dry, then waits. NULL only if wait() gave NULL: counted as dropped.
+ * A slot of len bytes (1..GSO_BYTES_MAX) for the next datagram to that endpoint. The slot is part of the
+ * queue from now on and must be filled before the next call on the queue. May deliver what lies before it;
+ * flushes when the pool runs dry, then waits. NULL only if wait() gave NULL: counted as dropped.
  */
 uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t len);
 /* Delivers everything, in order. To be called at the end of each drain. */

@@ -9,7 +9,8 @@
 /* Pending errors, and batches of nothing worth keeping, that one call gets over. */
 #define TRIES_MAX 16
 
-_Static_assert(CONTROL_BYTES >= CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int)), "control");
+_Static_assert(
+	CONTROL_BYTES >= CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int)), "control");
 
 struct udp_rx {
 	const struct udp_rx_sys *sys;
@@ -199,7 +200,10 @@ static bool take_message(struct udp_rx *rx, struct mmsghdr *header, struct udp_r
 			return false;
 	}
 
-	/* Bytes of the sender's address that mean nothing are zero, so that equal senders are equal byte by byte. */
+	/*
+	 * Bytes of the sender's address that mean nothing are zero, so that equal senders are equal byte by
+	 * byte.
+	 */
 	if (msg->from.to.sa.sa_family == AF_INET6)
 		msg->from.to.v6.sin6_flowinfo = 0;
 	else

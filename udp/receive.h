@@ -1,7 +1,7 @@
 /*
- * Receiving: recvmmsg with UDP_GRO into a batch of large buffers. One batch is one recvmmsg; each message in it is a run of
- * equal datagrams (the last may be shorter) from one source. udp-rx owns a batch until it hands views of it to other threads;
- * each view holds a reference; the last one returns it to its pool.
+ * Receiving: recvmmsg with UDP_GRO into a batch of large buffers. One batch is one recvmmsg; each message in
+ * it is a run of equal datagrams (the last may be shorter) from one source. udp-rx owns a batch until it
+ * hands views of it to other threads; each view holds a reference; the last one returns it to its pool.
  */
 #pragma once
 
@@ -19,7 +19,7 @@ struct udp_rx_msg {
 	uint8_t ecn;          /* outer ECN bits, 0..3 */
 	uint16_t segment_len; /* length of each datagram but the last; 1..len */
 	uint32_t len;         /* bytes in all; never 0 */
-	uint8_t *data;        /* in the batch's data[], in order, but not necessarily at this message's number */
+	uint8_t *data; /* in the batch's data[], in order, but not necessarily at this message's number */
 };
 
 struct udp_rx_batch {
@@ -65,11 +65,11 @@ int udp_rx_new(struct udp_rx **out, const struct udp_rx_sys *sys) MUST_CHECK;
 /* NULL is accepted. */
 void udp_rx_free(struct udp_rx *rx);
 /*
- * udp-rx. Fills batch from fd without blocking and gives it one reference, the caller's. A GRO run longer than its buffer is
- * cut to whole datagrams; what is cut off, a truncated single datagram, and a message with truncated control data are
- * counted as truncated. A pending socket error (ICMP) is consumed and not fatal. Returns messages, -errno only for errors
- * that will not go away (-EBADF). 0: nothing to read, or only what was not worth keeping: wait for the socket
- * level-triggered.
+ * udp-rx. Fills batch from fd without blocking and gives it one reference, the caller's. A GRO run longer
+ * than its buffer is cut to whole datagrams; what is cut off, a truncated single datagram, and a message with
+ * truncated control data are counted as truncated. A pending socket error (ICMP) is consumed and not fatal.
+ * Returns messages, -errno only for errors that will not go away (-EBADF). 0: nothing to read, or only what
+ * was not worth keeping: wait for the socket level-triggered.
  */
 int udp_receive(struct udp_rx *rx, int fd, struct udp_rx_batch *batch) MUST_CHECK;
 /* Written by udp-rx, read by any thread. Lives as long as rx. */

@@ -7,13 +7,13 @@
 #include <time.h>
 
 /* Packet info of the larger family, traffic class, segment length. */
-#define CONTROL_BYTES                                                                                         \
+#define CONTROL_BYTES                                                                                        \
 	(CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t)))
 /* Slices of a wait, so that *stop is seen. */
 #define WAIT_SLICE_MS 50
 #define NO_BUFFER_TRIES 8
 #define NO_BUFFER_PAUSE_NS (100 * 1000)
-/* Payload that fits every path unfragmented: the minimum MTU of IPv6, the least that IPv4 hosts must take in. */
+/* Payload that fits every path unfragmented: minimum MTU of IPv6, the least that IPv4 hosts must take in. */
 #define EVERY_PATH_BYTES_V6 (1280 - 40 - 8)
 #define EVERY_PATH_BYTES_V4 (576 - 20 - 8)
 #define NARROW_PATHS 16
@@ -57,8 +57,8 @@ static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned
 static bool has_destination(const struct udp_batch *batch);
 static bool in_pieces(struct udp_tx *tx, const struct udp_batch *batch);
 static void send_pieces(struct udp_tx *tx, struct udp_batch *batch, int why);
-static void fill_message(struct udp_tx *tx, unsigned i, struct udp_batch *batch, uint32_t offset, uint32_t len,
-	bool gso);
+static void fill_message(
+	struct udp_tx *tx, unsigned i, struct udp_batch *batch, uint32_t offset, uint32_t len, bool gso);
 static unsigned transmit(struct udp_tx *tx, unsigned nr, int *err);
 static bool give_up_pin(struct udp_tx *tx, struct udp_batch *batch, int err);
 static void learn_refusal(struct udp_tx *tx, const struct udp_batch *batch, int why);
@@ -118,8 +118,8 @@ const struct udp_tx_counters *udp_tx_counters(const struct udp_tx *tx)
 }
 
 /*
- * Sends the batches from the first on that can go as one message each by the same socket; returns how many of them are dealt
- * with. Less than all that could be tried when one failed: the caller comes back for the rest.
+ * Sends the batches from the first on that can go as one message each by the same socket; returns how many of
+ * them are dealt with. Less than all that could be tried when one failed: the caller comes back for the rest.
  */
 static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr)
 {
@@ -128,8 +128,8 @@ static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned
 	uint64_t datagrams = 0, bytes = 0;
 	int err;
 
-	while (ready < nr && batches[ready]->endpoint.to.sa.sa_family == family && has_destination(batches[ready]) &&
-		!in_pieces(tx, batches[ready])) {
+	while (ready < nr && batches[ready]->endpoint.to.sa.sa_family == family &&
+		has_destination(batches[ready]) && !in_pieces(tx, batches[ready])) {
 		struct udp_batch *batch = batches[ready];
 
 		fill_message(tx, ready, batch, 0, batch->len, batch->nr > 1);
@@ -201,8 +201,9 @@ static bool in_pieces(struct udp_tx *tx, const struct udp_batch *batch)
 }
 
 /*
- * Sends a batch datagram by datagram, continuing behind each that fails. why: the error with which the kernel refused it as one
- * message, 0 if that was not tried. Only when a datagram leaves by itself was UDP_SEGMENT the reason, and is remembered.
+ * Sends a batch datagram by datagram, continuing behind each that fails. why: the error with which the kernel
+ * refused it as one message, 0 if that was not tried. Only when a datagram leaves by itself was UDP_SEGMENT
+ * the reason, and is remembered.
  */
 static void send_pieces(struct udp_tx *tx, struct udp_batch *batch, int why)
 {
@@ -218,7 +219,8 @@ static void send_pieces(struct udp_tx *tx, struct udp_batch *batch, int why)
 		for (unsigned i = 0; i < nr; i++) {
 			uint32_t offset = (next + i) * batch->segment_len;
 
-			fill_message(tx, i, batch, offset, MIN(batch->segment_len, batch->len - offset), false);
+			fill_message(
+				tx, i, batch, offset, MIN(batch->segment_len, batch->len - offset), false);
 		}
 		sent = transmit(tx, nr, &err);
 		for (unsigned i = 0; i < sent; i++)
@@ -250,8 +252,8 @@ static void put_control(struct msghdr *h, int level, int type, const void *data,
 }
 
 /* Message number i: len bytes of the batch's data from offset on. */
-static void fill_message(struct udp_tx *tx, unsigned i, struct udp_batch *batch, uint32_t offset, uint32_t len,
-	bool gso)
+static void fill_message(
+	struct udp_tx *tx, unsigned i, struct udp_batch *batch, uint32_t offset, uint32_t len, bool gso)
 {
 	struct msghdr *h = &tx->header[i].msg_hdr;
 	struct endpoint *e = &batch->endpoint;
@@ -273,7 +275,8 @@ static void fill_message(struct udp_tx *tx, unsigned i, struct udp_batch *batch,
 		put_control(h, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, &tos, sizeof(tos));
 	}
 	if (endpoint_is_pinned(e) && v6) {
-		struct in6_pktinfo info = {.ipi6_addr = e->from.v6, .ipi6_ifindex = (unsigned)e->from_ifindex};
+		struct in6_pktinfo info = {
+			.ipi6_addr = e->from.v6, .ipi6_ifindex = (unsigned)e->from_ifindex};
 
 		put_control(h, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 	} else if (endpoint_is_pinned(e)) {
@@ -291,8 +294,9 @@ static bool is_stopping(const struct udp_tx *tx)
 }
 
 /*
- * Waits for room in the socket buffer. false when stopping, or when this call has waited long enough: a device that never
- * sends must not hold the thread, which has other peers and other sockets to see to. Once out of patience, always false.
+ * Waits for room in the socket buffer. false when stopping, or when this call has waited long enough: a
+ * device that never sends must not hold the thread, which has other peers and other sockets to see to. Once
+ * out of patience, always false.
  */
 static bool wait_for_room(struct udp_tx *tx)
 {
@@ -314,13 +318,13 @@ static bool wait_for_room(struct udp_tx *tx)
 /* May be the error of a packet sent earlier, which the kernel reports to whoever uses the socket next. */
 static bool may_be_stale(int err)
 {
-	return err == ECONNREFUSED || err == EHOSTUNREACH || err == ENETUNREACH || err == EHOSTDOWN || err == ENETDOWN ||
-		err == EPROTO || err == ENOPROTOOPT || err == ETIMEDOUT;
+	return err == ECONNREFUSED || err == EHOSTUNREACH || err == ENETUNREACH || err == EHOSTDOWN ||
+	       err == ENETDOWN || err == EPROTO || err == ENOPROTOOPT || err == ETIMEDOUT;
 }
 
 /*
- * Sends messages 0 to nr - 1 in order. Returns how many have left; if that is less than nr, *err is the (positive) errno of the
- * next, after every retry that its kind deserves.
+ * Sends messages 0 to nr - 1 in order. Returns how many have left; if that is less than nr, *err is the
+ * (positive) errno of the next, after every retry that its kind deserves.
  */
 static unsigned transmit(struct udp_tx *tx, unsigned nr, int *err)
 {
@@ -362,8 +366,9 @@ static unsigned transmit(struct udp_tx *tx, unsigned nr, int *err)
 /* true: there was a pin that may be the reason for err; it is gone, and the batch is worth another try. */
 static bool give_up_pin(struct udp_tx *tx, struct udp_batch *batch, int err)
 {
-	/* IPv4 says ENETUNREACH to a source that is no address of this host (EINVAL in some kernels), IPv6 EINVAL. */
-	if (err != EINVAL && err != ENODEV && err != EADDRNOTAVAIL && err != ENETUNREACH && err != EHOSTUNREACH)
+	/* To a source that is not of this host, IPv4 says ENETUNREACH or EINVAL by version, IPv6 EINVAL. */
+	if (err != EINVAL && err != ENODEV && err != EADDRNOTAVAIL && err != ENETUNREACH &&
+		err != EHOSTUNREACH)
 		return false;
 	if (!endpoint_is_pinned(&batch->endpoint))
 		return false;

@@ -1,19 +1,16 @@
 /*
- * Sending batches from udp-tx: sendmmsg, each message with UDP_SEGMENT, traffic class and source pin, and every fallback of
- * shared/DESIGN.md section 5. Each datagram is sent or counted as dropped exactly once.
+ * Sending batches from udp-tx: sendmmsg, each message with UDP_SEGMENT, traffic class and source pin, and
+ * every fallback of shared/DESIGN.md section 5. Each datagram is sent or counted as dropped exactly once.
  *
- *	error                         what happens
- *	EINVAL, ENODEV, EADDRNOTAVAIL,
- *	no route, with a pin          the pin is cleared and the batch tried again
- *	EIO with UDP_SEGMENT          sent in pieces; when that works, the socket's gso flag is cleared for good
- *	EINVAL, EMSGSIZE with it      sent in pieces; when that works, remembered for this destination: the kernel refuses
- *	                              segments longer than the path MTU this way, and one peer behind a narrow path must
- *	                              not cost all others their GSO. At a length that every path carries, it is the
- *	                              kernel that refuses, and the socket's gso flag is cleared
- *	EAGAIN                        waits until writable; after UDP_TX_WAIT_MS without progress the rest of the call's
- *	                              datagrams that find no room are counted
- *	ENOBUFS, ENOMEM               a few short waits
- *	ICMP errors, no route         once more (it may have been an older packet's), then counted
+ * - EINVAL, ENODEV, EADDRNOTAVAIL or no route, with a pin: the pin is cleared and the batch tried again.
+ * - EIO with UDP_SEGMENT: sent in pieces; when that works, the socket's gso flag is cleared for good.
+ * - EINVAL or EMSGSIZE with UDP_SEGMENT: sent in pieces; when that works, remembered for this destination.
+ *   The kernel refuses segments longer than the path MTU this way, and one peer behind a narrow path must not
+ *   cost all others their GSO. EINVAL at a length that every path carries is no such sign, and taken as EIO.
+ * - EAGAIN: waits until writable; after UDP_TX_WAIT_MS without progress, the datagrams of this call that
+ *   still find no room are counted.
+ * - ENOBUFS, ENOMEM: a few short waits.
+ * - ICMP errors, no route: once more (it may have been an older packet's), then counted.
  */
 #pragma once
 
@@ -34,22 +31,26 @@ extern const struct udp_tx_sys udp_tx_sys_kernel;
 
 struct udp_tx_counters {
 	counter_t calls, batches, datagrams, bytes;
-	counter_t gso_fallbacks;  /* batches re-sent in pieces */
-	counter_t pin_dropped;    /* source pins given up */
-	counter_t waits;          /* times the socket buffer or the device queue was full */
+	counter_t gso_fallbacks; /* batches re-sent in pieces */
+	counter_t pin_dropped;   /* source pins given up */
+	counter_t waits;         /* times the socket buffer or the device queue was full */
 	counter_t drop_unreachable, drop_too_long, drop_no_buffer, drop_no_socket, drop_error; /* datagrams */
 };
 
 struct udp_tx;
 
-/* Control thread. -ENOMEM. sys NULL: the kernel. Once *stop (NULL: never) is true, udp_tx_send() drops instead of waiting. */
+/*
+ * Control thread. -ENOMEM. sys NULL: the kernel. Once *stop (NULL: never) is true, udp_tx_send() drops
+ * instead of waiting.
+ */
 int udp_tx_new(struct udp_tx **out, const struct udp_tx_sys *sys, const _Atomic bool *stop) MUST_CHECK;
 /* NULL is accepted. */
 void udp_tx_free(struct udp_tx *tx);
 /*
- * udp-tx. Sends nr (1..UDP_TX_BATCHES_MAX) batches in order, waiting while the socket is full; what cannot be sent is counted.
- * sockets NULL: all dropped as no_socket. The batches stay the caller's. A pin that the kernel refuses is cleared in the
- * batch's endpoint; the peer's own pin is refreshed by its next packet and forgotten when it retries its handshake.
+ * udp-tx. Sends nr (1..UDP_TX_BATCHES_MAX) batches in order, waiting while the socket is full; what cannot be
+ * sent is counted. sockets NULL: all dropped as no_socket. The batches stay the caller's. A pin that the
+ * kernel refuses is cleared in the batch's endpoint; the peer's own pin is refreshed by its next packet and
+ * forgotten when it retries its handshake.
  */
 void udp_tx_send(struct udp_tx *tx, struct udp_sockets *sockets, struct udp_batch **batches, unsigned nr);
 /* Written by udp-tx, read by any thread. Lives as long as tx. */

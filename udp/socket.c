@@ -55,7 +55,9 @@ struct udp_sockets *udp_sockets_get(struct udp_sockets *s)
 
 void udp_sockets_put(struct udp_sockets *s)
 {
-	/* Release and acquire: whatever other holders did with the descriptors comes before they are closed. */
+	/*
+	 * Release and acquire: whatever other holders did with the descriptors comes before they are closed.
+	 */
 	if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	close_fd(&s->fd4);
@@ -81,7 +83,8 @@ int udp_sockets_set_mark(struct udp_sockets *s, uint32_t old_mark, uint32_t mark
 /* This host does not have the family, as opposed to: something is wrong. */
 static bool is_family_missing(int err)
 {
-	return err == -EAFNOSUPPORT || err == -EADDRNOTAVAIL || err == -EPFNOSUPPORT || err == -EPROTONOSUPPORT;
+	return err == -EAFNOSUPPORT || err == -EADDRNOTAVAIL || err == -EPFNOSUPPORT ||
+	       err == -EPROTONOSUPPORT;
 }
 
 /* IPv4 first, as the kernel driver does; IPv6 gets the port that IPv4 got. */
@@ -147,7 +150,8 @@ static int open_one(int family, uint16_t port, uint32_t fwmark, int *out)
 	grow_buffer(fd, SO_RCVBUF, SO_RCVBUFFORCE, UDP_SOCKET_RCVBUF_BYTES);
 	grow_buffer(fd, SO_SNDBUF, SO_SNDBUFFORCE, UDP_SOCKET_SNDBUF_BYTES);
 
-	if (bind(fd, v6 ? (struct sockaddr *)&any6 : (struct sockaddr *)&any4, v6 ? sizeof(any6) : sizeof(any4))) {
+	if (bind(fd, v6 ? (struct sockaddr *)&any6 : (struct sockaddr *)&any4,
+		    v6 ? sizeof(any6) : sizeof(any4))) {
 		err = -errno;
 		goto err_close;
 	}
@@ -167,7 +171,8 @@ static int bound_port(int fd, uint16_t *out)
 	if (getsockname(fd, (struct sockaddr *)&name, &len))
 		return -errno;
 	/* The port lies at the same place in both families. */
-	_Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port), "port");
+	_Static_assert(
+		offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port), "port");
 	*out = ntohs(name.sin6_port);
 	return 0;
 }
@@ -192,8 +197,8 @@ static int get_int(int fd, int option)
 }
 
 /*
- * Without CAP_NET_ADMIN the plain option silently clips to the host's maximum, which may be below the host's default.
- * So it is tried on a socket that nobody needs, and used only where it is an improvement.
+ * Without CAP_NET_ADMIN the plain option silently clips to the host's maximum, which may be below the host's
+ * default. So it is tried on a socket that nobody needs, and used only where it is an improvement.
  */
 static void grow_buffer(int fd, int option, int force_option, int want)
 {

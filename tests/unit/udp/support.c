@@ -18,7 +18,8 @@ static unsigned nr_made;
 unsigned random_seed(void)
 {
 	const char *given = getenv("SLUICE_SEED");
-	unsigned seed = given ? (unsigned)strtoul(given, NULL, 0) : (unsigned)time(NULL) ^ (unsigned)getpid() << 16;
+	unsigned seed =
+		given ? (unsigned)strtoul(given, NULL, 0) : (unsigned)time(NULL) ^ (unsigned)getpid() << 16;
 
 	random_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	fprintf(stderr, "seed %u (repeat with SLUICE_SEED=%u)\n", seed, seed);

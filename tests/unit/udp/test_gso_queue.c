@@ -122,7 +122,8 @@ static const char *shape(unsigned conn)
 		if (delivery[i].connection != conn)
 			continue;
 		for (unsigned k = 0; k < delivery[i].nr; k++)
-			at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u", k ? " " : "(", delivery[i].len[k]);
+			at += (size_t)snprintf(
+				text + at, sizeof(text) - at, "%s%u", k ? " " : "(", delivery[i].len[k]);
 		at += (size_t)snprintf(text + at, sizeof(text) - at, ")");
 	}
 	return text;
@@ -240,6 +241,29 @@ Test(gso_queue, delivers_sealed_prefix_at_threshold)
 	cr_assert_eq(nr_deliveries, 3);
 }
 
+Test(gso_queue, counts_to_the_threshold_anew_after_each_delivery)
+{
+	queue.flush_threshold = 2;
+	/* One sealed and flushed; then one more sealed is not two. */
+	for (unsigned round = 0; round < 2; round++) {
+		enqueue(0, 100, 0);
+		enqueue(0, 50, 1);
+		if (!round)
+			gso_queue_flush(&queue);
+	}
+	enqueue(0, 50, 2);
+	cr_assert_eq(nr_deliveries, 1);
+	/* Two: delivered at the next call. After that, one more sealed is not two either. */
+	enqueue(0, 40, 3);
+	enqueue(0, 50, 4);
+	cr_assert_eq(nr_deliveries, 3);
+	enqueue(0, 40, 5);
+	enqueue(0, 40, 6);
+	cr_assert_eq(nr_deliveries, 3);
+	gso_queue_flush(&queue);
+	cr_assert_eq(nr_deliveries, 5);
+}
+
 Test(gso_queue, closes_an_open_batch_that_leaves_with_the_prefix)
 {
 	queue.flush_threshold = 1;
@@ -322,8 +346,8 @@ Test(gso_queue, drops_and_counts_when_the_wait_is_cancelled, .init = setup_small
 }
 
 /*
- * The naive model of the exact rules, without early delivery: all batches ever opened, of which the last of a connection is
- * looked for from the end.
+ * The naive model of the exact rules, without early delivery: all batches ever opened, of which the last of a
+ * connection is looked for from the end.
  */
 struct model_batch {
 	unsigned connection, nr;
@@ -407,7 +431,8 @@ Test(gso_queue, equals_naive_model_on_random_input, .timeout = 120)
 		gso_queue_flush(&queue);
 		cr_assert_eq(nr_deliveries, nr_model, "seed %u round %u", seed, round);
 		for (unsigned i = 0; i < nr_model; i++) {
-			cr_assert_eq(delivery[i].connection, model[i].connection, "seed %u round %u", seed, round);
+			cr_assert_eq(
+				delivery[i].connection, model[i].connection, "seed %u round %u", seed, round);
 			cr_assert_eq(delivery[i].nr, model[i].nr, "seed %u round %u", seed, round);
 			cr_assert_arr_eq(delivery[i].id, model[i].id, model[i].nr * sizeof(uint32_t),
 				"seed %u round %u", seed, round);
@@ -422,7 +447,8 @@ static void setup_tight(void)
 	setup_pool(6);
 }
 
-Test(gso_queue, keeps_order_and_loses_nothing_with_early_delivery_and_a_tight_pool, .init = setup_tight, .timeout = 120)
+Test(gso_queue, keeps_order_and_loses_nothing_with_early_delivery_and_a_tight_pool, .init = setup_tight,
+	.timeout = 120)
 {
 	unsigned seed = random_seed();
 
@@ -443,8 +469,8 @@ Test(gso_queue, keeps_order_and_loses_nothing_with_early_delivery_and_a_tight_po
 		gso_queue_flush(&queue);
 		for (unsigned i = 0; i < nr_deliveries; i++)
 			for (unsigned k = 0; k < delivery[i].nr; k++, total++)
-				cr_assert_eq(delivery[i].id[k], seen[delivery[i].connection]++, "seed %u round %u",
-					seed, round);
+				cr_assert_eq(delivery[i].id[k], seen[delivery[i].connection]++,
+					"seed %u round %u", seed, round);
 		cr_assert_eq(total, 1500, "seed %u round %u", seed, round);
 		cr_assert_eq(pool_in_use(&pool), 0);
 	}

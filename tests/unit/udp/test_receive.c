@@ -82,7 +82,8 @@ static void receive_all(int fd, const char *host, const char *local)
 	cr_assert_geq(receive_soon(rx, fd, batch), 1);
 	cr_assert_eq(check_datagrams(), 40);
 	if (a->gso4 && b->gro4)
-		cr_assert_eq(batch->nr, 1, "a GSO train over loopback comes as one GRO run, not %u", batch->nr);
+		cr_assert_eq(
+			batch->nr, 1, "a GSO train over loopback comes as one GRO run, not %u", batch->nr);
 
 	snprintf(text, sizeof(text), "%s:%u", local, a->port);
 	from = endpoint_of(text);
@@ -119,7 +120,8 @@ Test(receive, pins_the_address_that_the_sender_addressed)
 
 Test(receive, pins_an_own_address_when_the_sender_addressed_everybody)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(b->port), .sin_addr = {htonl(0x7fffffff)}};
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = htons(b->port), .sin_addr = {htonl(0x7fffffff)}};
 	int one = 1;
 
 	cr_assert_eq(setsockopt(a->fd4, SOL_SOCKET, SO_BROADCAST, &one, sizeof(one)), 0);
@@ -171,7 +173,8 @@ Test(receive, survives_the_largest_datagrams)
 
 Test(receive, counts_empty_datagrams_and_goes_on)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(b->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = htons(b->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
 
 	for (unsigned i = 0; i < 3; i++) {
 		cr_assert_eq(sendto(a->fd4, "", 0, 0, (struct sockaddr *)&to, sizeof(to)), 0);
@@ -349,7 +352,8 @@ Test(receive, normalises_nonsensical_segment_lengths, .init = setup_made_up)
 	for (unsigned i = 0; i < ARRAY_LEN(values); i++) {
 		made_up_segment = values[i];
 		cr_assert_eq(udp_receive(rx, b->fd4, batch), 1);
-		cr_assert_eq(batch->msg[0].segment_len, 1000, "value %d gave %u", values[i], batch->msg[0].segment_len);
+		cr_assert_eq(batch->msg[0].segment_len, 1000, "value %d gave %u", values[i],
+			batch->msg[0].segment_len);
 		cr_assert_eq(batch->msg[0].len, 1000);
 	}
 	cr_assert_eq(counter_read(&counters()->datagrams), ARRAY_LEN(values));

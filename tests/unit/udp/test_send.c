@@ -13,15 +13,15 @@
 
 /* A kernel of our own: how it refuses, and what it has sent. */
 static struct {
-	int gso_errno;                    /* to messages with UDP_SEGMENT */
-	uint16_t gso_longest;             /* ... whose segments are longer than this */
-	int pin_errno;                    /* to messages with a source address */
-	int destination_errno;            /* to messages to port 666 */
-	uint32_t longest;                 /* EMSGSIZE to datagrams above; 0 none */
-	unsigned per_call;                /* messages taken by one call; 0 all */
-	int once[16];                     /* errors of the calls to come, one each */
+	int gso_errno;         /* to messages with UDP_SEGMENT */
+	uint16_t gso_longest;  /* ... whose segments are longer than this */
+	int pin_errno;         /* to messages with a source address */
+	int destination_errno; /* to messages to port 666 */
+	uint32_t longest;      /* EMSGSIZE to datagrams above; 0 none */
+	unsigned per_call;     /* messages taken by one call; 0 all */
+	int once[16];          /* errors of the calls to come, one each */
 	unsigned nr_once, next_once;
-	unsigned random_errors;           /* one call in this many fails with EINTR, EAGAIN or ENOBUFS; 0 none */
+	unsigned random_errors; /* one call in this many fails with EINTR, EAGAIN or ENOBUFS; 0 none */
 	bool always_full, never_writable; /* EAGAIN to everything; no room ever */
 
 	unsigned calls, gso_messages, waits;
@@ -62,11 +62,11 @@ static struct asked parse_control(struct msghdr *h, bool v6)
 			cr_assert_eq(len, sizeof(uint16_t));
 			memcpy(&asked.segment_len, CMSG_DATA(c), sizeof(uint16_t));
 		} else if (c->cmsg_level == (v6 ? IPPROTO_IPV6 : IPPROTO_IP) &&
-			c->cmsg_type == (v6 ? IPV6_TCLASS : IP_TOS)) {
+			   c->cmsg_type == (v6 ? IPV6_TCLASS : IP_TOS)) {
 			cr_assert_eq(len, sizeof(int));
 			memcpy(&asked.tos, CMSG_DATA(c), sizeof(int));
 		} else if (c->cmsg_level == (v6 ? IPPROTO_IPV6 : IPPROTO_IP) &&
-			c->cmsg_type == (v6 ? IPV6_PKTINFO : IP_PKTINFO)) {
+			   c->cmsg_type == (v6 ? IPV6_PKTINFO : IP_PKTINFO)) {
 			cr_assert_eq(len, v6 ? sizeof(struct in6_pktinfo) : sizeof(struct in_pktinfo));
 			asked.pinned = true;
 		} else {
@@ -179,8 +179,8 @@ static const struct udp_tx_counters *c(void)
 static uint64_t dropped(void)
 {
 	return counter_read(&c()->drop_unreachable) + counter_read(&c()->drop_too_long) +
-		counter_read(&c()->drop_no_buffer) + counter_read(&c()->drop_no_socket) +
-		counter_read(&c()->drop_error);
+	       counter_read(&c()->drop_no_buffer) + counter_read(&c()->drop_no_socket) +
+	       counter_read(&c()->drop_error);
 }
 
 static void send_one(struct udp_batch *batch)
@@ -207,7 +207,8 @@ static void check_sent(unsigned at, uint32_t from, unsigned nr)
 {
 	cr_assert_leq(at + nr, k.nr, "%u of %u sent", k.nr - at, nr);
 	for (unsigned i = 0; i < nr; i++)
-		cr_assert_eq(k.sent[at + i].id, from + i, "place %u has %u, not %u", i, k.sent[at + i].id, from + i);
+		cr_assert_eq(k.sent[at + i].id, from + i, "place %u has %u, not %u", i, k.sent[at + i].id,
+			from + i);
 }
 
 static void check_all_sent(uint32_t from, unsigned nr)
@@ -265,7 +266,8 @@ Test(send, keeps_order_over_both_families)
 	struct udp_batch *batches[6];
 
 	for (unsigned i = 0; i < 6; i++)
-		batches[i] = batch_of(i == 2 || i == 3 ? "[2001:db8::1]:5" : "192.0.2.1:5", 10, 100, 50, 1 + 10 * i);
+		batches[i] = batch_of(
+			i == 2 || i == 3 ? "[2001:db8::1]:5" : "192.0.2.1:5", 10, 100, 50, 1 + 10 * i);
 	udp_tx_send(tx, &sockets, batches, 6);
 	check_all_sent(1, 60);
 	cr_assert_eq(k.calls, 3);
@@ -618,7 +620,8 @@ Test(send, delivers_exactly_once_and_in_order_under_random_faults)
 		}
 		udp_tx_send(tx, &sockets, batches, nr);
 		for (unsigned i = 0; i < k.nr; i++)
-			cr_assert_eq(k.sent[i].id, seen[k.sent[i].fd == FD6]++, "seed %u round %u", seed, round);
+			cr_assert_eq(
+				k.sent[i].id, seen[k.sent[i].fd == FD6]++, "seed %u round %u", seed, round);
 		cr_assert(seen[0] == next[0] && seen[1] == next[1], "seed %u round %u: lost", seed, round);
 		cr_assert_eq(counter_read(&c()->datagrams) - before, k.nr, "seed %u round %u", seed, round);
 		cr_assert_eq(dropped(), 0, "seed %u round %u", seed, round);
@@ -666,7 +669,8 @@ static void setup_narrow(void)
 
 TestSuite(send_real, .init = setup_real, .fini = teardown_real, .timeout = 60);
 
-static struct udp_batch *real_batch(const char *host, unsigned nr, uint32_t len, uint32_t last_len, uint32_t id)
+static struct udp_batch *real_batch(
+	const char *host, unsigned nr, uint32_t len, uint32_t last_len, uint32_t id)
 {
 	char text[ENDPOINT_STRLEN];
 
@@ -685,7 +689,8 @@ static void receive_ids(int fd, uint32_t first, unsigned nr)
 			const struct udp_rx_msg *m = &rx_batch->msg[i];
 
 			for (uint32_t at = 0; at < m->len; at += m->segment_len)
-				cr_assert_eq(datagram_check(m->data + at, MIN(m->segment_len, m->len - at)), id++);
+				cr_assert_eq(
+					datagram_check(m->data + at, MIN(m->segment_len, m->len - at)), id++);
 		}
 	}
 	cr_assert_eq(id, first + nr);
@@ -697,7 +702,8 @@ static void check_trains(const char *host, int fd)
 	struct udp_batch *batches[8];
 
 	for (unsigned i = 0; i < 8; i++)
-		batches[i] = real_batch(host, i % 2 ? 64 : 45, i % 2 ? 300 : 1452, 99, 1 + 64 * (i / 2) + 45 * ((i + 1) / 2));
+		batches[i] = real_batch(
+			host, i % 2 ? 64 : 45, i % 2 ? 300 : 1452, 99, 1 + 64 * (i / 2) + 45 * ((i + 1) / 2));
 	for (unsigned i = 0; i < 8; i += 2) {
 		/* A pair at a time: no more than any host's receive buffer takes. */
 		udp_tx_send(tx, from, batches + i, 2);
@@ -753,7 +759,8 @@ Test(send_real, replies_to_where_a_packet_came_from)
 
 Test(send_real, drops_a_vanished_pin)
 {
-	struct udp_batch *v4 = real_batch("127.0.0.1", 10, 500, 400, 1), *v6 = real_batch("[::1]", 10, 500, 400, 1);
+	struct udp_batch *v4 = real_batch("127.0.0.1", 10, 500, 400, 1),
+			 *v6 = real_batch("[::1]", 10, 500, 400, 1);
 	struct udp_batch *link = real_batch("[::1]", 10, 500, 400, 1);
 
 	v4->endpoint.from.v4.s_addr = htonl(0xc0000263); /* 192.0.2.99 */
@@ -773,7 +780,8 @@ Test(send_real, drops_a_vanished_pin)
 
 Test(send_real, fragments_over_a_narrow_path_and_keeps_gso, .init = setup_narrow)
 {
-	struct udp_batch *v4 = real_batch("127.0.0.1", 20, 1452, 400, 1), *v6 = real_batch("[::1]", 20, 1452, 400, 1);
+	struct udp_batch *v4 = real_batch("127.0.0.1", 20, 1452, 400, 1),
+			 *v6 = real_batch("[::1]", 20, 1452, 400, 1);
 	struct udp_batch *fits = real_batch("127.0.0.1", 20, 1200, 400, 1);
 
 	udp_tx_send(tx, from, &v4, 1);
