@@ -11,18 +11,19 @@ struct ip_key {
 };
 
 /*
- * The first line is all that lookups read. Readers may stand on a node while the writer unlinks it: its children stay
- * linked from it until its grace period ends.
+ * The first line is all that lookups read. Readers may stand on a node while the writer unlinks it: its
+ * children stay linked from it until its grace period ends.
  */
 struct allowed_ips_node {
-	CACHE_ALIGNED struct allowed_ips_node *child[2]; /* RCU-published; by the first bit after the prefix */
+	CACHE_ALIGNED struct allowed_ips_node
+		*child[2]; /* RCU-published; by the first bit after the prefix */
 	struct ip_key key, mask;
-	struct peer *peer;                               /* RCU-published; NULL: only branches */
+	struct peer *peer; /* RCU-published; NULL: only branches */
 	uint8_t cidr;
 	uint8_t family;
 	/* crypto thread */
 	CACHE_ALIGNED struct allowed_ips_node *parent;
-	struct cds_list_head of_peer;                    /* peer->allowed_ips */
+	struct cds_list_head of_peer; /* peer->allowed_ips */
 	struct rcu_head rcu;
 };
 
@@ -33,8 +34,8 @@ static struct ip_key mask_of(unsigned cidr);
 static unsigned common_bits(struct ip_key a, struct ip_key b);
 static unsigned bit_at(struct ip_key key, unsigned cidr);
 static bool covers(const struct allowed_ips_node *node, struct ip_key key);
-static struct allowed_ips_node *take_spare(struct allowed_ips_spare *spare, const struct ip_prefix *prefix,
-	struct ip_key key, unsigned cidr);
+static struct allowed_ips_node *take_spare(
+	struct allowed_ips_spare *spare, const struct ip_prefix *prefix, struct ip_key key, unsigned cidr);
 static struct allowed_ips_node **slot_of(struct allowed_ips *t, struct allowed_ips_node *node);
 static void adopt(struct allowed_ips_node *parent, struct allowed_ips_node *child);
 static struct allowed_ips_node *find_exact(struct allowed_ips *t, const struct ip_prefix *prefix);
@@ -172,7 +173,7 @@ void allowed_ips_walk(const struct allowed_ips *t, const struct peer *peer,
 {
 	struct allowed_ips_node *node;
 
-	cds_list_for_each_entry(node, &peer->allowed_ips, of_peer) {
+	cds_list_for_each_entry (node, &peer->allowed_ips, of_peer) {
 		struct ip_prefix prefix = {.family = node->family, .cidr = node->cidr};
 
 		if (node->family == AF_INET) {
@@ -194,7 +195,8 @@ static struct ip_key prefix_key(const struct ip_prefix *prefix)
 	assert(prefix->family == AF_INET ? prefix->cidr <= 32 : prefix->cidr <= 128);
 	if (prefix->family == AF_INET)
 		return (struct ip_key){.hi = ((uint64_t)load_be32(prefix->addr) << 32) & mask.hi};
-	return (struct ip_key){.hi = load_be64(prefix->addr) & mask.hi, .lo = load_be64(prefix->addr + 8) & mask.lo};
+	return (struct ip_key){
+		.hi = load_be64(prefix->addr) & mask.hi, .lo = load_be64(prefix->addr + 8) & mask.lo};
 }
 
 static struct ip_key mask_of(unsigned cidr)
@@ -225,8 +227,8 @@ static inline bool covers(const struct allowed_ips_node *node, struct ip_key key
 	return !(((key.hi ^ node->key.hi) & node->mask.hi) | ((key.lo ^ node->key.lo) & node->mask.lo));
 }
 
-static struct allowed_ips_node *take_spare(struct allowed_ips_spare *spare, const struct ip_prefix *prefix,
-	struct ip_key key, unsigned cidr)
+static struct allowed_ips_node *take_spare(
+	struct allowed_ips_spare *spare, const struct ip_prefix *prefix, struct ip_key key, unsigned cidr)
 {
 	const unsigned i = spare->node[0] ? 0 : 1;
 	struct allowed_ips_node *node = spare->node[i];

@@ -1,12 +1,13 @@
 /*
- * Cryptokey routing: longest-prefix match from IP address to peer, IPv4 and IPv6. Changed by the crypto thread only, read by
- * any RCU reader at the same time; replaced and removed nodes are freed after a grace period.
+ * Cryptokey routing: longest-prefix match from IP address to peer, IPv4 and IPv6. Changed by the crypto
+ *thread only, read by any RCU reader at the same time; replaced and removed nodes are freed after a grace
+ *period.
  *
- * A compressed binary trie: each node is a prefix, its children are longer ones, and a node without a peer only branches, so
- * it has two children. What a lookup reads of a node lies in one cache line.
+ * A compressed binary trie: each node is a prefix, its children are longer ones, and a node without a peer
+ *only branches, so it has two children. What a lookup reads of a node lies in one cache line.
  *
- * Memory for an insertion is taken beforehand on the control thread (struct allowed_ips_spare), so that applying a
- * configuration cannot fail half way.
+ * Memory for an insertion is taken beforehand on the control thread (struct allowed_ips_spare), so that
+ *applying a configuration cannot fail half way.
  *
  *	                insert   remove   remove_peer   lookup   walk
  *	thread          crypto   crypto   crypto        any*     crypto      *in an RCU read section
@@ -50,7 +51,8 @@ bool allowed_ips_remove(struct allowed_ips *t, const struct ip_prefix *prefix, s
 /* Removes all prefixes of peer. Costs what the peer has, not what the table has. */
 void allowed_ips_remove_peer(struct allowed_ips *t, struct peer *peer);
 
-/* The peer with the longest matching prefix, or NULL. addr is 4 or 16 bytes in network order. RCU read section. */
+/* The peer with the longest matching prefix, or NULL. addr is 4 or 16 bytes in network order. RCU read
+ * section. */
 struct peer *allowed_ips_lookup4(const struct allowed_ips *t, const uint8_t addr[4]);
 struct peer *allowed_ips_lookup6(const struct allowed_ips *t, const uint8_t addr[16]);
 

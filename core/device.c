@@ -11,10 +11,12 @@
 
 /* Fixed, as in index_table.c: looked at for handshakes and configuration only. */
 #define KEY_BUCKETS (1u << 13)
-/* A train cannot hold more segments than bytes, so a session this far below the limit can seal any train whole. */
+/* A train cannot hold more segments than bytes, so a session this far below the limit can seal any train
+ * whole. */
 #define SEND_COUNTER_MAX (REJECT_AFTER_MESSAGES - TRAIN_BYTES)
 
-static struct keypair *aged_keypair(struct device *dev, struct peer *peer, struct keypair *k, uint64_t age_ns);
+static struct keypair *aged_keypair(
+	struct device *dev, struct peer *peer, struct keypair *k, uint64_t age_ns);
 static void start_persistent_keepalive(struct device *dev, struct peer *peer);
 static void reset_peer(struct device *dev, struct peer *peer);
 static unsigned long hash_key(const struct device *dev, const uint8_t public_key[NOISE_KEY_BYTES]);
@@ -64,9 +66,10 @@ void device_done(struct device *dev)
 	struct peer *peer, *next;
 
 	device_down(dev);
-	cds_list_for_each_entry_safe(peer, next, &dev->peers, link)
+	cds_list_for_each_entry_safe (peer, next, &dev->peers, link)
 		device_remove_peer(dev, peer);
-	/* No thread is left that could find a peer, session or node; what they left to RCU is freed before the tables are. */
+	/* No thread is left that could find a peer, session or node; what they left to RCU is freed before
+	 * the tables are. */
 	rcu_barrier();
 	allowed_ips_done(&dev->allowed_ips);
 	const int err = cds_lfht_destroy(dev->peers_by_key, NULL);
@@ -96,7 +99,7 @@ void device_up(struct device *dev)
 	/* Release pairs with the acquire in ingress.c. */
 	atomic_store_explicit(&dev->running, true, memory_order_release);
 	log_at(LOG_LEVEL_INFO, LOG_CORE, "interface is up");
-	cds_list_for_each_entry(peer, &dev->peers, link)
+	cds_list_for_each_entry (peer, &dev->peers, link)
 		start_persistent_keepalive(dev, peer);
 }
 
@@ -108,7 +111,7 @@ void device_down(struct device *dev)
 		return;
 	atomic_store_explicit(&dev->running, false, memory_order_release);
 	log_at(LOG_LEVEL_INFO, LOG_CORE, "interface is down");
-	cds_list_for_each_entry(peer, &dev->peers, link)
+	cds_list_for_each_entry (peer, &dev->peers, link)
 		reset_peer(dev, peer);
 	dev->under_load_until_ns = 0;
 	dev->up = false;
@@ -121,7 +124,8 @@ void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_
 
 	noise_identity_set(&identity, private_key);
 	if (identity.has == dev->identity.has &&
-		!sodium_memcmp(identity.private_key, dev->identity.private_key, sizeof(identity.private_key))) {
+		!sodium_memcmp(
+			identity.private_key, dev->identity.private_key, sizeof(identity.private_key))) {
 		secret_zero(&identity, sizeof(identity));
 		return;
 	}
@@ -131,7 +135,7 @@ void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_
 
 	if (dev->identity.has && (peer = device_find_peer(dev, dev->identity.public_key)))
 		device_remove_peer(dev, peer);
-	cds_list_for_each_entry(peer, &dev->peers, link) {
+	cds_list_for_each_entry (peer, &dev->peers, link) {
 		handshake_clear(dev, peer);
 		secret_zero(peer->handshake.static_static, sizeof(peer->handshake.static_static));
 		peer->handshake.has_static_static = false;
@@ -160,8 +164,9 @@ void device_remove_peer(struct device *dev, struct peer *peer)
 
 	log_at(LOG_LEVEL_DEBUG, LOG_PEER, "%s: removed", peer_name(peer, name));
 	/*
-	 * No new reference can appear: it is in no table any more, nothing arms timers of a removed peer, and messages and notes
-	 * carry indices only. Readers that have it already are done with it before the grace period ends.
+	 * No new reference can appear: it is in no table any more, nothing arms timers of a removed peer, and
+	 * messages and notes carry indices only. Readers that have it already are done with it before the
+	 * grace period ends.
 	 */
 	peer->removed = true;
 	cds_list_del(&peer->link);
@@ -280,7 +285,8 @@ static void start_persistent_keepalive(struct device *dev, struct peer *peer)
 	if (!peer->persistent_keepalive_s)
 		return;
 	egress_keepalive(dev, peer);
-	timers_arm(dev, peer, TIMER_PERSISTENT_KEEPALIVE, dev->now_ns + peer->persistent_keepalive_s * NS_PER_SEC);
+	timers_arm(dev, peer, TIMER_PERSISTENT_KEEPALIVE,
+		dev->now_ns + peer->persistent_keepalive_s * NS_PER_SEC);
 }
 
 /* Back to what a fresh peer is, but for configuration, endpoint and figures. */

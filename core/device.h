@@ -1,8 +1,9 @@
 /*
- * The device: identity, peers, tables and clocks of one interface, and everything the crypto/state thread does with them except
- * the data path (core/egress.h, core/ingress.h). No thread, no file descriptor, no global: the simulation runs two of them on a
- * fake clock. All functions run on the crypto thread unless they say otherwise; the crypto thread is a registered QSBR reader,
- * online, and one drain is one read section. Times are boottime nanoseconds and never 0.
+ * The device: identity, peers, tables and clocks of one interface, and everything the crypto/state thread
+ * does with them except the data path (core/egress.h, core/ingress.h). No thread, no file descriptor, no
+ * global: the simulation runs two of them on a fake clock. All functions run on the crypto thread unless they
+ * say otherwise; the crypto thread is a registered QSBR reader, online, and one drain is one read section.
+ * Times are boottime nanoseconds and never 0.
  */
 #pragma once
 
@@ -54,7 +55,7 @@ struct device {
 	unsigned nr_decrypt_threads;
 
 	/* crypto thread */
-	uint64_t now_ns;      /* boottime, set once per drain by device_set_time() */
+	uint64_t now_ns; /* boottime, set once per drain by device_set_time() */
 	uint64_t realtime_ns;
 	struct noise_identity identity;
 	struct cookie_checker cookie_checker;
@@ -74,38 +75,40 @@ struct device {
 	struct drops *drops;
 	struct device_counters counters;
 	struct egress_counters egress_counters;
-	size_t staged_bytes;     /* over all peers; see STAGED_BYTES_MAX */
+	size_t staged_bytes; /* over all peers; see STAGED_BYTES_MAX */
 
 	/* RCU-published, read by other threads */
 	struct index_table indices;
 	struct allowed_ips allowed_ips;
 	_Atomic uint32_t mtu;
-	_Atomic bool running;    /* mirror of up for other threads */
+	_Atomic bool running; /* mirror of up for other threads */
 };
 
 /* Control thread. aead, queue and drops are the caller's to fill in. -ENOMEM. */
 int device_init(struct device *dev, unsigned nr_decrypt_threads, uint32_t mtu) MUST_CHECK;
 /*
- * All threads have ended, so no reader is left; the caller need not be one. Removes all peers, waits for the RCU callbacks (also those of
- * other devices), zeroes the identity. Not in an RCU read section that others wait for.
+ * All threads have ended, so no reader is left; the caller need not be one. Removes all peers, waits for the
+ * RCU callbacks (also those of other devices), zeroes the identity. Not in an RCU read section that others
+ * wait for.
  */
 void device_done(struct device *dev);
 
 /* Start of a drain. now_ns of boottime must not go back. */
 void device_set_time(struct device *dev, uint64_t now_ns, uint64_t realtime_ns);
-/* Interface up: persistent keepalives go out. Down: sessions, handshakes, timers and staged packets are cleared. Both idempotent. */
+/* Interface up: persistent keepalives go out. Down: sessions, handshakes, timers and staged packets are
+ * cleared. Both idempotent. */
 void device_up(struct device *dev);
 void device_down(struct device *dev);
 /*
- * Changes the private key (all zero: none); the same key again changes nothing. Clears sessions and handshakes, recomputes what
- * depends on it, and removes a peer whose public key is now our own. Peers with a persistent keepalive or with packets waiting start
- * a new handshake.
+ * Changes the private key (all zero: none); the same key again changes nothing. Clears sessions and
+ * handshakes, recomputes what depends on it, and removes a peer whose public key is now our own. Peers with a
+ * persistent keepalive or with packets waiting start a new handshake.
  */
 void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_KEY_BYTES]);
 
 /*
- * Publishes a peer made by peer_new(): takes it over. The caller has checked that the key is new and not our own, and that there
- * are fewer than DEVICE_PEERS_MAX.
+ * Publishes a peer made by peer_new(): takes it over. The caller has checked that the key is new and not our
+ * own, and that there are fewer than DEVICE_PEERS_MAX.
  */
 void device_add_peer(struct device *dev, struct peer *peer);
 /* Unpublishes, clears and frees (after a grace period). */
@@ -123,10 +126,12 @@ void device_set_persistent_keepalive(struct device *dev, struct peer *peer, uint
 void device_note(struct device *dev, void *item);
 
 /*
- * The session to send under: current, if it exists and is below REJECT_AFTER_TIME and REJECT_AFTER_MESSAGES (with room for any
- * one train); else NULL. Starts a handshake when there is none or when it is time to rekey (REKEY_AFTER_MESSAGES, and for the initiator
- * REKEY_AFTER_TIME). Asked once for each run of packets to a peer.
+ * The session to send under: current, if it exists and is below REJECT_AFTER_TIME and REJECT_AFTER_MESSAGES
+ * (with room for any one train); else NULL. Starts a handshake when there is none or when it is time to rekey
+ * (REKEY_AFTER_MESSAGES, and for the initiator REKEY_AFTER_TIME). Asked once for each run of packets to a
+ * peer.
  */
 struct keypair *device_send_keypair(struct device *dev, struct peer *peer);
-/* After segments were sealed for peer: their bytes on the wire, and whether they are data (false: keepalive). Arms the timers. */
+/* After segments were sealed for peer: their bytes on the wire, and whether they are data (false: keepalive).
+ * Arms the timers. */
 void device_sent(struct device *dev, struct peer *peer, uint64_t wire_bytes, bool data);

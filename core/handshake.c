@@ -10,7 +10,8 @@ static void receive_initiation(struct device *dev, const struct handshake_messag
 static void receive_response(struct device *dev, const struct handshake_message *msg);
 static void receive_cookie(struct device *dev, const struct handshake_message *msg);
 static bool admit(struct device *dev, const struct handshake_message *msg, unsigned backlog);
-static void send_cookie(struct device *dev, const struct handshake_message *msg, const uint8_t *source, size_t source_len);
+static void send_cookie(
+	struct device *dev, const struct handshake_message *msg, const uint8_t *source, size_t source_len);
 static void send_response(struct device *dev, struct peer *peer);
 static void sign_and_send(struct device *dev, struct peer *peer, void *msg, size_t len);
 static int begin_session(struct device *dev, struct peer *peer);
@@ -59,20 +60,23 @@ void handshake_initiate(struct device *dev, struct peer *peer, bool is_retry)
 		peer->handshake_attempts = 0;
 	if (peer->last_handshake_sent_ns && dev->now_ns - peer->last_handshake_sent_ns < REKEY_TIMEOUT_NS)
 		return;
-	/* Before anything can fail, so that failing costs a key agreement every five seconds, not one a packet. */
+	/* Before anything can fail, so that failing costs a key agreement every five seconds, not one a
+	 * packet. */
 	peer->last_handshake_sent_ns = dev->now_ns;
 
 	drop_handshake_index(dev, peer);
 	peer->handshake_index = index_table_add(&dev->indices, peer, peer->owner);
 	if (!peer->handshake_index) {
-		log_limited(LOG_LEVEL_ERROR, LOG_HANDSHAKE, "%s: no memory for a handshake", peer_name(peer, name));
+		log_limited(LOG_LEVEL_ERROR, LOG_HANDSHAKE, "%s: no memory for a handshake",
+			peer_name(peer, name));
 		return;
 	}
 	next_timestamp(dev, peer, timestamp);
-	const int err = noise_initiation_create(&peer->handshake, &dev->identity, peer->handshake_index->index, timestamp, &msg);
+	const int err = noise_initiation_create(
+		&peer->handshake, &dev->identity, peer->handshake_index->index, timestamp, &msg);
 	if (err) {
-		log_limited(LOG_LEVEL_WARN, LOG_HANDSHAKE, "%s: cannot make an initiation for this public key",
-			peer_name(peer, name));
+		log_limited(LOG_LEVEL_WARN, LOG_HANDSHAKE,
+			"%s: cannot make an initiation for this public key", peer_name(peer, name));
 		drop_handshake_index(dev, peer);
 		noise_handshake_clear(&peer->handshake);
 		return;
@@ -128,8 +132,8 @@ static void receive_initiation(struct device *dev, const struct handshake_messag
 		drop_rejected(dev, msg, err);
 		goto out;
 	}
-	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received handshake initiation from %s", peer_name(peer, name),
-		endpoint_format(&msg->from, from));
+	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received handshake initiation from %s",
+		peer_name(peer, name), endpoint_format(&msg->from, from));
 	received_from(dev, peer, msg);
 	send_response(dev, peer);
 out:
@@ -154,8 +158,8 @@ static void receive_response(struct device *dev, const struct handshake_message 
 		drop_rejected(dev, msg, err);
 		return;
 	}
-	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received handshake response from %s", peer_name(peer, name),
-		endpoint_format(&msg->from, from));
+	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received handshake response from %s",
+		peer_name(peer, name), endpoint_format(&msg->from, from));
 	received_from(dev, peer, msg);
 	if (begin_session(dev, peer))
 		return;
@@ -175,7 +179,8 @@ static void receive_cookie(struct device *dev, const struct handshake_message *m
 		drop(dev->drops, DROP_HANDSHAKE_UNEXPECTED, 1);
 		return;
 	}
-	/* It goes into the next message of the retransmit timer. Neither endpoint nor timers move: it proves no address. */
+	/* It goes into the next message of the retransmit timer. Neither endpoint nor timers move: it proves
+	 * no address. */
 	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received a cookie", peer_name(entry->peer, name));
 }
 
@@ -212,16 +217,19 @@ static bool admit(struct device *dev, const struct handshake_message *msg, unsig
 }
 
 /* Smaller than what it answers, and to where that came from: no amplifier. */
-static void send_cookie(struct device *dev, const struct handshake_message *msg, const uint8_t *source, size_t source_len)
+static void send_cookie(
+	struct device *dev, const struct handshake_message *msg, const uint8_t *source, size_t source_len)
 {
 	const uint32_t sender = load_le32(msg->data + offsetof(struct wire_initiation, sender));
 	struct wire_cookie reply;
 
-	_Static_assert(offsetof(struct wire_initiation, sender) == offsetof(struct wire_response, sender), "sender");
+	_Static_assert(
+		offsetof(struct wire_initiation, sender) == offsetof(struct wire_response, sender), "sender");
 	uint8_t *slot = gso_queue_slot(dev->queue, &msg->from, TOS_HANDSHAKE, sizeof(reply));
 	if (!slot)
 		return;
-	cookie_reply_create(&dev->cookie_checker, &reply, msg->data, msg->len, sender, source, source_len, dev->now_ns);
+	cookie_reply_create(
+		&dev->cookie_checker, &reply, msg->data, msg->len, sender, source, source_len, dev->now_ns);
 	memcpy(slot, &reply, sizeof(reply));
 	counter_add(&dev->counters.cookies_sent, 1);
 }
@@ -235,8 +243,10 @@ static void send_response(struct device *dev, struct peer *peer)
 	/* An initiation of our own that was under way is void: its state is the responder's now. */
 	drop_handshake_index(dev, peer);
 	peer->handshake_index = index_table_add(&dev->indices, peer, peer->owner);
-	if (!peer->handshake_index || noise_response_create(&peer->handshake, peer->handshake_index->index, &msg)) {
-		log_limited(LOG_LEVEL_WARN, LOG_HANDSHAKE, "%s: cannot answer this initiation", peer_name(peer, name));
+	if (!peer->handshake_index ||
+		noise_response_create(&peer->handshake, peer->handshake_index->index, &msg)) {
+		log_limited(LOG_LEVEL_WARN, LOG_HANDSHAKE, "%s: cannot answer this initiation",
+			peer_name(peer, name));
 		drop_handshake_index(dev, peer);
 		noise_handshake_clear(&peer->handshake);
 		return;
@@ -260,7 +270,8 @@ static void sign_and_send(struct device *dev, struct peer *peer, void *msg, size
 	counter_add(&peer->tx_bytes, len);
 }
 
-/* A response was made or accepted: derives the keys and puts them in their place under the index of the handshake. */
+/* A response was made or accepted: derives the keys and puts them in their place under the index of the
+ * handshake. */
 static int begin_session(struct device *dev, struct peer *peer)
 {
 	struct index_entry *session = peer->handshake_index;
@@ -268,7 +279,8 @@ static int begin_session(struct device *dev, struct peer *peer)
 	char name[PEER_NAME_BYTES];
 
 	if (!keypair) {
-		log_limited(LOG_LEVEL_ERROR, LOG_HANDSHAKE, "%s: no memory for a session", peer_name(peer, name));
+		log_limited(
+			LOG_LEVEL_ERROR, LOG_HANDSHAKE, "%s: no memory for a session", peer_name(peer, name));
 		drop_handshake_index(dev, peer);
 		noise_handshake_clear(&peer->handshake);
 		return -ENOMEM;
@@ -321,13 +333,14 @@ static void drop_rejected(struct device *dev, const struct handshake_message *ms
 	else if (err == -EINVAL)
 		why = DROP_HANDSHAKE_UNEXPECTED;
 	drop(dev->drops, why, 1);
-	log_limited(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "handshake message from %s: %s", endpoint_format(&msg->from, from),
-		drop_text(why));
+	log_limited(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "handshake message from %s: %s",
+		endpoint_format(&msg->from, from), drop_text(why));
 }
 
 /*
- * The peer accepts only timestamps that grow. Ours follow the wall clock, but when that is set back they go on from the last one
- * sent instead of being refused until it catches up. (A step is what one unit is after whitening.)
+ * The peer accepts only timestamps that grow. Ours follow the wall clock, but when that is set back they go
+ * on from the last one sent instead of being refused until it catches up. (A step is what one unit is after
+ * whitening.)
  */
 static void next_timestamp(const struct device *dev, struct peer *peer, uint8_t out[WIRE_TIMESTAMP_BYTES])
 {

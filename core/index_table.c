@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 /*
- * Fixed, so that no resizing thread exists and a lookup never waits for one: a chain is 0.4 long for ten thousand peers with
- * a session each, and still only ten with the most peers and indices there can be.
+ * Fixed, so that no resizing thread exists and a lookup never waits for one: a chain is 0.4 long for ten
+ * thousand peers with a session each, and still only ten with the most peers and indices there can be.
  */
 #define BUCKETS (1u << 14)
 
@@ -45,7 +45,8 @@ struct index_entry *index_table_add(struct index_table *t, struct peer *peer, un
 	/* Even with every peer present a random index is taken with a chance of one in sixteen thousand. */
 	do {
 		entry->index = randombytes_random();
-	} while (cds_lfht_add_unique(t->table, entry->index, match_index, &entry->index, &entry->node) != &entry->node);
+	} while (cds_lfht_add_unique(t->table, entry->index, match_index, &entry->index, &entry->node) !=
+		 &entry->node);
 	return entry;
 }
 

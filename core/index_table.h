@@ -1,6 +1,7 @@
 /*
- * Receiver index -> handshake or session. Random 32-bit indices, unique over both kinds. Changed by the crypto thread, read
- * by any RCU reader (udp-rx to find the owning thread, decrypt threads to find the keys). Over liburcu's lock-free hash table.
+ * Receiver index -> handshake or session. Random 32-bit indices, unique over both kinds. Changed by the
+ *crypto thread, read by any RCU reader (udp-rx to find the owning thread, decrypt threads to find the keys).
+ *Over liburcu's lock-free hash table.
  *
  *	                add      set_keypair   remove   find
  *	thread          crypto   crypto        crypto   any, in an RCU read section
@@ -37,11 +38,12 @@ void index_table_done(struct index_table *t);
 
 /* Crypto thread. A fresh random index for a handshake of peer. NULL without memory. */
 struct index_entry *index_table_add(struct index_table *t, struct peer *peer, unsigned owner);
-/* Crypto thread. From now on the entry stands for this session (readers see it atomically) and owns its keys. */
+/* Crypto thread. From now on the entry stands for this session (readers see it atomically) and owns its keys.
+ */
 void index_table_set_keypair(struct index_entry *entry, struct keypair *keypair);
 /*
- * Crypto thread. Unpublishes the entry; it, and its keypair if it has one (marked retired at once), are freed after a grace
- * period. NULL is accepted.
+ * Crypto thread. Unpublishes the entry; it, and its keypair if it has one (marked retired at once), are freed
+ * after a grace period. NULL is accepted.
  */
 void index_table_remove(struct index_table *t, struct index_entry *entry);
 /* RCU read section. NULL if unknown. */

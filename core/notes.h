@@ -1,19 +1,21 @@
 /*
- * What a decrypt-to-TUN thread tells the crypto thread: a kind and a receiver index packed into one ring slot, so that nothing
- * is allocated and no pointer outlives its peer. A note whose push is refused is repeated with the next train.
+ * What a decrypt-to-TUN thread tells the crypto thread: a kind and a receiver index packed into one ring
+ * slot, so that nothing is allocated and no pointer outlives its peer. A note whose push is refused is
+ * repeated with the next train.
  *
- * A note whose session is retired before the crypto thread reads it finds no index and is lost. Nothing may hang on it for
- * ever: every retirement arms TIMER_SEND_KEEPALIVE, whose expiry looks after what lost notes left behind (core/timers.c).
+ * A note whose session is retired before the crypto thread reads it finds no index and is lost. Nothing may
+ * hang on it for ever: every retirement arms TIMER_SEND_KEEPALIVE, whose expiry looks after what lost notes
+ * left behind (core/timers.c).
  */
 #pragma once
 
 #include "ring/base.h"
 
 enum note {
-	NOTE_CONFIRMED = 1,   /* first authenticated data under a responder's session: next becomes current */
-	NOTE_DATA_RECEIVED,   /* data came while wants_rx_note was set: arm the keepalive timer */
-	NOTE_REKEY,           /* initiator's session passed the receive-side rekey age */
-	NOTE_ROAMED,          /* peer->roamed holds a new endpoint */
+	NOTE_CONFIRMED = 1, /* first authenticated data under a responder's session: next becomes current */
+	NOTE_DATA_RECEIVED, /* data came while wants_rx_note was set: arm the keepalive timer */
+	NOTE_REKEY,         /* initiator's session passed the receive-side rekey age */
+	NOTE_ROAMED,        /* peer->roamed holds a new endpoint */
 };
 
 static inline void *note_encode(enum note note, uint32_t index)

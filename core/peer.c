@@ -86,7 +86,8 @@ void peer_add_session(struct device *dev, struct peer *peer, struct index_entry 
 	if (session->keypair->initiator) {
 		retire(dev, peer, peer->previous);
 		if (peer->next) {
-			/* The other end may already send under it, so it stays good for receiving; what it superseded goes. */
+			/* The other end may already send under it, so it stays good for receiving; what it
+			 * superseded goes. */
 			peer->previous = peer->next;
 			peer->next = NULL;
 			retire(dev, peer, peer->current);

@@ -1,7 +1,8 @@
 /*
- * A peer: identity, handshake, up to three sessions, endpoint, timers, staged packets. Made by the control thread (peer_new),
- * owned by the crypto thread from the moment a configuration is applied, found by other threads only through RCU (index table,
- * allowed IPs), freed after a grace period. Lives in secret_alloc() memory.
+ * A peer: identity, handshake, up to three sessions, endpoint, timers, staged packets. Made by the control
+ *thread (peer_new), owned by the crypto thread from the moment a configuration is applied, found by other
+ *threads only through RCU (index table, allowed IPs), freed after a grace period. Lives in secret_alloc()
+ *memory.
  *
  *	section          written by                                                  read by
  *	constant         control thread before publication                           any
@@ -30,8 +31,8 @@ struct staged_packet;
 struct peer {
 	/* constant */
 	uint8_t public_key[NOISE_KEY_BYTES];
-	uint64_t id;     /* counts up over the life of the device, for logs */
-	unsigned owner;  /* decrypt thread */
+	uint64_t id;    /* counts up over the life of the device, for logs */
+	unsigned owner; /* decrypt thread */
 	struct rcu_head rcu;
 
 	/* state: crypto thread */
@@ -42,44 +43,48 @@ struct peer {
 	struct index_entry *handshake_index; /* of the handshake in flight, NULL none */
 	struct cookie_jar cookie_jar;
 	/*
-	 * Sessions; entry->keypair has the keys. current sends. next is a responder's that the initiator has not yet confirmed;
-	 * previous still opens what was under way when current took its place.
+	 * Sessions; entry->keypair has the keys. current sends. next is a responder's that the initiator has
+	 * not yet confirmed; previous still opens what was under way when current took its place.
 	 */
 	struct index_entry *previous, *current, *next;
 	struct endpoint endpoint;
 	uint16_t persistent_keepalive_s;
-	uint64_t deadline_ns[PEER_TIMERS]; /* boottime; 0: not armed */
-	unsigned timer_slot;               /* position in the device's timer heap, UINT_MAX: none */
-	uint64_t timer_key_ns;             /* the deadline it is filed under */
+	uint64_t deadline_ns[PEER_TIMERS];   /* boottime; 0: not armed */
+	unsigned timer_slot;                 /* position in the device's timer heap, UINT_MAX: none */
+	uint64_t timer_key_ns;               /* the deadline it is filed under */
 	unsigned handshake_attempts;         /* retries of the handshake under way */
 	uint64_t last_handshake_sent_ns;     /* own initiation or response; gates REKEY_TIMEOUT; 0 none */
 	uint64_t last_handshake_rx_ns;       /* authenticated initiation or response; 0 none */
 	uint64_t last_handshake_realtime_ns; /* of the last completed one, for `wg show`; 0 never */
 	uint64_t last_timestamp_ns;          /* realtime in the last own initiation */
-	uint64_t first_unanswered_tx_ns;     /* first data sent after last_rx_ns; 0 none since the last look */
-	bool sent_lastminute_handshake;      /* the one receive-side rekey of this session was done */
+	uint64_t first_unanswered_tx_ns; /* first data sent after last_rx_ns; 0 none since the last look */
+	bool sent_lastminute_handshake;  /* the one receive-side rekey of this session was done */
 	bool removed;
 	struct staged_packet *staged_first, *staged_last;
 	unsigned staged_segments;
 
 	/*
-	 * from_state. Relaxed loads and stores: a timestamp orders nothing else. Who reads an old one acts as if the packet behind the
-	 * newer one had come a little later, which the network could have done as well.
+	 * from_state. Relaxed loads and stores: a timestamp orders nothing else. Who reads an old one acts as
+	 * if the packet behind the newer one had come a little later, which the network could have done as
+	 * well.
 	 */
-	CACHE_ALIGNED _Atomic uint64_t last_tx_ns;   /* any authenticated packet sent, keepalives included; boottime */
+	CACHE_ALIGNED _Atomic uint64_t
+		last_tx_ns; /* any authenticated packet sent, keepalives included; boottime */
 	_Atomic uint64_t tx_bytes;
-	_Atomic uint32_t endpoint_generation; /* bumped when the crypto thread changes the endpoint by itself */
-	_Atomic bool wants_rx_note;           /* crypto thread wants a NOTE_DATA_RECEIVED at the next data */
+	_Atomic uint32_t
+		endpoint_generation; /* bumped when the crypto thread changes the endpoint by itself */
+	_Atomic bool wants_rx_note;  /* crypto thread wants a NOTE_DATA_RECEIVED at the next data */
 
 	/* from_decrypt */
-	CACHE_ALIGNED _Atomic uint64_t last_rx_ns;   /* any authenticated data message received; boottime */
-	_Atomic uint64_t last_rx_data_ns;            /* non-empty ones */
-	_Atomic uint64_t first_unanswered_rx_ns;     /* first non-empty one after last_tx_ns */
-	_Atomic uint64_t rx_bytes;                   /* data messages, as on the wire */
-	_Atomic uint64_t rx_handshake_bytes;         /* written by the crypto thread, apart from the above */
-	struct endpoint rx_endpoint;                 /* decrypt thread's copy of what it last saw or told */
+	CACHE_ALIGNED _Atomic uint64_t last_rx_ns; /* any authenticated data message received; boottime */
+	_Atomic uint64_t last_rx_data_ns;          /* non-empty ones */
+	_Atomic uint64_t first_unanswered_rx_ns;   /* first non-empty one after last_tx_ns */
+	_Atomic uint64_t rx_bytes;                 /* data messages, as on the wire */
+	_Atomic uint64_t rx_handshake_bytes;       /* written by the crypto thread, apart from the above */
+	struct endpoint rx_endpoint;               /* decrypt thread's copy of what it last saw or told */
 	uint32_t rx_endpoint_generation;
-	_Atomic bool roamed_pending;                 /* false: decrypt thread may write roamed; true: crypto thread may read it */
+	_Atomic bool
+		roamed_pending; /* false: decrypt thread may write roamed; true: crypto thread may read it */
 	struct endpoint roamed;
 };
 
@@ -87,7 +92,8 @@ struct peer {
 struct peer *peer_new(const uint8_t public_key[NOISE_KEY_BYTES], const uint8_t *preshared);
 /* A peer that was never published, or after its grace period. NULL is accepted. */
 void peer_free(struct peer *peer);
-/* "peer(abcd…wxyz)" for logs: the first and last four characters of the base64 key. buf holds PEER_NAME_BYTES. Returns buf. */
+/* "peer(abcd…wxyz)" for logs: the first and last four characters of the base64 key. buf holds
+ * PEER_NAME_BYTES. Returns buf. */
 const char *peer_name(const struct peer *peer, char *buf);
 
 /* ---- crypto thread ---- */
@@ -100,8 +106,9 @@ void peer_forget_source(struct peer *peer);
 void peer_take_roamed(struct peer *peer);
 
 /*
- * Takes session over as the newest. The initiator's has been confirmed by the response and is current at once; a responder's waits
- * as next for its first data (as the kernel driver does). What falls out is retired.
+ * Takes session over as the newest. The initiator's has been confirmed by the response and is current at
+ * once; a responder's waits as next for its first data (as the kernel driver does). What falls out is
+ * retired.
  */
 void peer_add_session(struct device *dev, struct peer *peer, struct index_entry *session);
 /* Data came under session: if it was next, it is current from now on. Returns whether it was. */

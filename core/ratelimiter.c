@@ -17,7 +17,7 @@ struct ratelimiter_entry {
 	uint64_t address; /* IPv4 address or the IPv6 /64 */
 	uint64_t seen_ns; /* when credit was last topped up */
 	uint32_t credit_ns;
-	uint16_t family;  /* 0: free slot */
+	uint16_t family; /* 0: free slot */
 };
 
 static unsigned home_slot(const struct ratelimiter *r, uint64_t address, uint16_t family);
@@ -45,7 +45,8 @@ void ratelimiter_done(struct ratelimiter *r)
 bool ratelimiter_allow(struct ratelimiter *r, const struct endpoint *from, uint64_t now_ns)
 {
 	const uint16_t family = from->to.sa.sa_family;
-	const uint64_t address = family == AF_INET ? from->to.v4.sin_addr.s_addr : load_be64(&from->to.v6.sin6_addr);
+	const uint64_t address =
+		family == AF_INET ? from->to.v4.sin_addr.s_addr : load_be64(&from->to.v6.sin6_addr);
 	struct ratelimiter_entry *e;
 
 	if (now_ns - r->swept_ns >= IDLE_NS)
@@ -61,8 +62,10 @@ bool ratelimiter_allow(struct ratelimiter *r, const struct endpoint *from, uint6
 		if (r->nr >= RATELIMITER_ENTRIES_MAX)
 			return false;
 		r->nr++;
-		*e = (struct ratelimiter_entry){
-			.address = address, .family = family, .seen_ns = now_ns, .credit_ns = CREDIT_MAX_NS - COST_NS};
+		*e = (struct ratelimiter_entry){.address = address,
+			.family = family,
+			.seen_ns = now_ns,
+			.credit_ns = CREDIT_MAX_NS - COST_NS};
 		return true;
 	}
 
@@ -84,7 +87,8 @@ static unsigned home_slot(const struct ratelimiter *r, uint64_t address, uint16_
 	return (unsigned)(load_le64(out) % SLOTS);
 }
 
-/* Forgets sources that were idle. One that moves across the end of the table meanwhile waits for the next sweep. */
+/* Forgets sources that were idle. One that moves across the end of the table meanwhile waits for the next
+ * sweep. */
 static void sweep(struct ratelimiter *r, uint64_t now_ns)
 {
 	r->swept_ns = now_ns;

@@ -109,14 +109,15 @@ uint64_t timers_jittered(const struct device *dev, uint64_t interval_ns)
 
 void timers_data_received(struct device *dev, struct peer *peer)
 {
-	const uint64_t first_rx_ns = atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed);
+	const uint64_t first_rx_ns =
+		atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed);
 	const uint64_t last_tx_ns = atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed);
 
 	if (timers_armed(peer, TIMER_SEND_KEEPALIVE))
 		return;
 	/*
-	 * Armed even when an answer has gone out meanwhile: the decrypt thread lowers wants_rx_note only after its push, so
-	 * it must not be raised again before that is long over.
+	 * Armed even when an answer has gone out meanwhile: the decrypt thread lowers wants_rx_note only
+	 * after its push, so it must not be raised again before that is long over.
 	 */
 	timers_arm(dev, peer, TIMER_SEND_KEEPALIVE,
 		(first_rx_ns > last_tx_ns ? first_rx_ns : dev->now_ns) + KEEPALIVE_TIMEOUT_NS);
@@ -134,21 +135,25 @@ static void retransmit_handshake_expired(struct device *dev, struct peer *peer)
 	char name[PEER_NAME_BYTES];
 
 	if (peer->handshake_attempts + 1 >= REKEY_ATTEMPTS_MAX) {
-		log_at(LOG_LEVEL_INFO, LOG_HANDSHAKE, "%s: handshake did not complete after %u attempts, giving up",
-			peer_name(peer, name), REKEY_ATTEMPTS_MAX);
+		log_at(LOG_LEVEL_INFO, LOG_HANDSHAKE,
+			"%s: handshake did not complete after %u attempts, giving up", peer_name(peer, name),
+			REKEY_ATTEMPTS_MAX);
 		egress_purge_staged(dev, peer);
-		/* Key material of the attempts must not stay for ever; that of an older session keeps its own deadline. */
+		/* Key material of the attempts must not stay for ever; that of an older session keeps its own
+		 * deadline. */
 		if (!timers_armed(peer, TIMER_ZERO_KEYS))
 			timers_arm(dev, peer, TIMER_ZERO_KEYS, dev->now_ns + ZERO_KEYS_TIME_NS);
 		return;
 	}
 	peer->handshake_attempts++;
 	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: handshake did not complete after %u s, retrying (try %u)",
-		peer_name(peer, name), (unsigned)(REKEY_TIMEOUT_NS / NS_PER_SEC), peer->handshake_attempts + 1);
+		peer_name(peer, name), (unsigned)(REKEY_TIMEOUT_NS / NS_PER_SEC),
+		peer->handshake_attempts + 1);
 	/* The source address may be why nothing comes back. */
 	peer_forget_source(peer);
 	handshake_initiate(dev, peer, true);
-	/* A response that we sent meanwhile holds initiations back; this one is postponed by that, not lost. */
+	/* A response that we sent meanwhile holds initiations back; this one is postponed by that, not lost.
+	 */
 	if (!timers_armed(peer, TIMER_RETRANSMIT_HANDSHAKE) && peer->last_handshake_sent_ns &&
 		dev->now_ns - peer->last_handshake_sent_ns < REKEY_TIMEOUT_NS)
 		timers_arm(dev, peer, TIMER_RETRANSMIT_HANDSHAKE,
@@ -158,7 +163,8 @@ static void retransmit_handshake_expired(struct device *dev, struct peer *peer)
 /* Data came; if nothing has gone since, say that we are alive. Otherwise sleep until more data comes. */
 static void send_keepalive_expired(struct device *dev, struct peer *peer)
 {
-	const uint64_t first_rx_ns = atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed);
+	const uint64_t first_rx_ns =
+		atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed);
 
 	peer_take_roamed(peer);
 	if (first_rx_ns > atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed)) {
@@ -202,8 +208,8 @@ static void zero_keys_expired(struct device *dev, struct peer *peer)
 {
 	char name[PEER_NAME_BYTES];
 
-	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: erasing all keys, no new ones for %u s", peer_name(peer, name),
-		(unsigned)(ZERO_KEYS_TIME_NS / NS_PER_SEC));
+	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: erasing all keys, no new ones for %u s",
+		peer_name(peer, name), (unsigned)(ZERO_KEYS_TIME_NS / NS_PER_SEC));
 	peer_clear_sessions(dev, peer);
 	/* An attempt under way is younger; it ends in a session, or gives up and comes back here. */
 	if (!timers_armed(peer, TIMER_RETRANSMIT_HANDSHAKE))
@@ -220,7 +226,8 @@ static void persistent_keepalive_expired(struct device *dev, struct peer *peer)
 		egress_keepalive(dev, peer);
 	const uint64_t next_ns = peer_last_traffic_ns(peer) + interval_ns;
 	/* Still due when nothing could be sent: an interval from now, not at once again. */
-	timers_arm(dev, peer, TIMER_PERSISTENT_KEEPALIVE, next_ns > dev->now_ns ? next_ns : dev->now_ns + interval_ns);
+	timers_arm(dev, peer, TIMER_PERSISTENT_KEEPALIVE,
+		next_ns > dev->now_ns ? next_ns : dev->now_ns + interval_ns);
 }
 
 /* Asks the decrypt thread to tell of the next data, without missing what comes at this moment. */
@@ -228,11 +235,12 @@ static void keepalive_idle(struct device *dev, struct peer *peer)
 {
 	atomic_store_explicit(&peer->wants_rx_note, true, memory_order_relaxed);
 	/*
-	 * Pairs with the fence in ingress.c between the store to first_unanswered_rx_ns and the load of wants_rx_note: if the
-	 * decrypt thread did not see the flag up, its store is visible here.
+	 * Pairs with the fence in ingress.c between the store to first_unanswered_rx_ns and the load of
+	 * wants_rx_note: if the decrypt thread did not see the flag up, its store is visible here.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
-	const uint64_t first_rx_ns = atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed);
+	const uint64_t first_rx_ns =
+		atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed);
 	if (first_rx_ns > atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed))
 		timers_arm(dev, peer, TIMER_SEND_KEEPALIVE, first_rx_ns + KEEPALIVE_TIMEOUT_NS);
 }

@@ -1,11 +1,12 @@
 /*
- * The five timers of each peer (WireGuard paper, section 6) in one binary heap of peers keyed by earliest deadline. Crypto
- * thread.
+ * The five timers of each peer (WireGuard paper, section 6) in one binary heap of peers keyed by earliest
+ * deadline. Crypto thread.
  *
- * Cancelling is lazy: traffic only moves timestamps (peer->last_tx_ns, last_rx_ns, first_unanswered_*), and a timer that fires
- * looks at them and re-arms itself for the real deadline or goes idle. So the data path never touches the heap while a timer
- * is armed, and the decrypt threads never touch it at all: NOTE_DATA_RECEIVED (at most one per armed keepalive timer, through
- * wants_rx_note) arms it. A peer's place in the heap may be too early for the same reason, never too late.
+ * Cancelling is lazy: traffic only moves timestamps (peer->last_tx_ns, last_rx_ns, first_unanswered_*), and a
+ * timer that fires looks at them and re-arms itself for the real deadline or goes idle. So the data path
+ * never touches the heap while a timer is armed, and the decrypt threads never touch it at all:
+ * NOTE_DATA_RECEIVED (at most one per armed keepalive timer, through wants_rx_note) arms it. A peer's place
+ * in the heap may be too early for the same reason, never too late.
  */
 #pragma once
 
@@ -18,8 +19,8 @@ struct peer;
 enum peer_timer {
 	TIMER_RETRANSMIT_HANDSHAKE, /* REKEY_TIMEOUT + jitter after an initiation */
 	TIMER_SEND_KEEPALIVE,       /* KEEPALIVE_TIMEOUT after data came and nothing went */
-	TIMER_NEW_HANDSHAKE,        /* KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + jitter after data went and nothing came */
-	TIMER_ZERO_KEYS,            /* 3 * REJECT_AFTER_TIME after the last session */
+	TIMER_NEW_HANDSHAKE, /* KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + jitter after data went and nothing came */
+	TIMER_ZERO_KEYS,     /* 3 * REJECT_AFTER_TIME after the last session */
 	TIMER_PERSISTENT_KEEPALIVE,
 	PEER_TIMERS
 };
@@ -34,7 +35,8 @@ int timer_heap_init(struct timer_heap *h, unsigned capacity) MUST_CHECK;
 /* Accepts a zeroed heap. */
 void timer_heap_done(struct timer_heap *h);
 
-/* Arms one timer of peer, replacing its deadline. Nothing happens while the interface is down or once the peer is removed. */
+/* Arms one timer of peer, replacing its deadline. Nothing happens while the interface is down or once the
+ * peer is removed. */
 void timers_arm(struct device *dev, struct peer *peer, enum peer_timer timer, uint64_t deadline_ns);
 void timers_cancel(struct peer *peer, enum peer_timer timer);
 void timers_cancel_all(struct device *dev, struct peer *peer);
@@ -42,7 +44,8 @@ void timers_cancel_all(struct device *dev, struct peer *peer);
 /* Is it armed? */
 bool timers_armed(const struct peer *peer, enum peer_timer timer);
 
-/* Runs all that is due at dev->now_ns. Returns the next deadline (boottime), UINT64_MAX when none; it may be early. */
+/* Runs all that is due at dev->now_ns. Returns the next deadline (boottime), UINT64_MAX when none; it may be
+ * early. */
 uint64_t timers_run(struct device *dev);
 
 /* A deadline of interval_ns from now plus 0..333 ms at random, so that two ends do not stay in step. */
