@@ -1,0 +1,300 @@
+#include "core/device.h"
+#include "tests/unit/core/support.h"
+
+static struct pair p;
+
+static void init(void)
+{
+	pair_init(&p);
+}
+
+static void done(void)
+{
+	pair_done(&p);
+}
+
+TestSuite(device, .init = init, .fini = done);
+
+static bool sessions_or_handshake(const struct peer *peer)
+{
+	return peer->previous || peer->current || peer->next || peer->handshake_index;
+}
+
+Test(device, carries_packets_both_ways)
+{
+	uint64_t id;
+
+	pair_send_ab(&p, 11);
+	pair_exchange(&p);
+	cr_assert_eq(delivered(p.b, &id), 1);
+	cr_assert_eq(id, 11);
+	pair_send_ba(&p, 12);
+	pair_exchange(&p);
+	cr_assert_eq(delivered(p.a, &id), 1);
+	cr_assert_eq(id, 12);
+}
+
+Test(device, peers_are_numbered_and_spread_over_the_decrypt_threads_in_order)
+{
+	struct device dev;
+	unsigned n = 0;
+	struct peer *peer;
+
+	cr_assert_eq(device_init(&dev, 3, 1420), 0);
+	device_set_time(&dev, 1, 1);
+	dev.drops = &p.a->drops;
+	for (uint8_t i = 1; i <= 7; i++) {
+		const uint8_t key[NOISE_KEY_BYTES] = {i};
+
+		device_add_peer(&dev, peer_new(key, NULL));
+	}
+	cds_list_for_each_entry (peer, &dev.peers, link) {
+		cr_assert_eq(peer->id, n);
+		cr_assert_eq(peer->owner, n % 3);
+		cr_assert_eq(peer->public_key[0], n + 1);
+		n++;
+	}
+	cr_assert_eq(n, 7);
+	device_done(&dev);
+}
+
+Test(device, finds_peers_by_key_until_they_are_removed)
+{
+	uint8_t key[NOISE_KEY_BYTES];
+
+	memcpy(key, p.pb->public_key, sizeof(key));
+	cr_assert_eq(device_find_peer(&p.a->dev, key), p.pb);
+	device_remove_peer(&p.a->dev, p.pb);
+	cr_assert_null(device_find_peer(&p.a->dev, key));
+	cr_assert_eq(p.a->dev.nr_peers, 0);
+}
+
+Test(device, a_removed_peer_leaves_no_secret_and_no_packet_behind)
+{
+	pair_send_ab(&p, 1);
+	discard_sent(p.a, WIRE_INITIATION);
+	device_remove_peer(&p.a->dev, p.pb);
+	cr_assert_eq(p.a->dev.staged_bytes, 0);
+	rcu_barrier();
+	cr_assert_eq(secret_in_use(), sizeof(struct peer));
+}
+
+Test(device, going_down_clears_sessions_timers_and_staged_packets)
+{
+	pair_connect(&p);
+	const uint32_t index = p.pb->current->index;
+	pair_send_ab(&p, 1);
+	discard_sent(p.a, WIRE_DATA);
+	device_down(&p.a->dev);
+	cr_assert(!sessions_or_handshake(p.pb));
+	cr_assert_null(index_table_find(&p.a->dev.indices, index));
+	for (unsigned i = 0; i < PEER_TIMERS; i++)
+		cr_assert_eq(p.pb->deadline_ns[i], 0);
+	cr_assert_eq(node_run(p.a, p.now_ns), UINT64_MAX);
+
+	device_up(&p.a->dev);
+	device_down(&p.b->dev);
+	pair_send_ab(&p, 2);
+	free(expect_sent(p.a, WIRE_INITIATION));
+	cr_assert_eq(p.pb->staged_segments, 1);
+	device_down(&p.a->dev);
+	cr_assert_eq(p.pb->staged_segments, 0);
+	device_up(&p.b->dev);
+	device_up(&p.a->dev);
+	pair_exchange(&p);
+	expect_silence(p.a);
+	/* No hold of our own is left from before, only b's 20 ms. */
+	pair_skip(&p, SECONDS(0.02));
+	pair_send_ab(&p, 3);
+	pair_exchange(&p);
+	cr_assert_eq(delivered(p.b, NULL), 1);
+}
+
+Test(device, nothing_is_sent_or_taken_while_down)
+{
+	pair_connect(&p);
+	pair_send_ba(&p, 1);
+	struct datagram *d = expect_sent(p.b, WIRE_DATA);
+	device_down(&p.a->dev);
+	node_receive(p.a, d);
+	free(d);
+	cr_assert_eq(delivered(p.a, NULL), 0);
+	pair_send_ab(&p, 2);
+	egress_keepalive(&p.a->dev, p.pb);
+	device_set_persistent_keepalive(&p.a->dev, p.pb, 1);
+	pair_skip(&p, SECONDS(10));
+	node_run(p.a, p.now_ns);
+	expect_silence(p.a);
+	cr_assert_eq(node_drops(p.a, DROP_EGRESS_DOWN), 1);
+}
+
+Test(device, coming_up_sends_persistent_keepalives)
+{
+	device_down(&p.a->dev);
+	device_set_persistent_keepalive(&p.a->dev, p.pb, 25);
+	node_settle(p.a);
+	expect_silence(p.a);
+	device_up(&p.a->dev);
+	node_settle(p.a);
+	free(expect_sent(p.a, WIRE_INITIATION));
+}
+
+Test(device, a_private_key_that_comes_late_starts_persistent_keepalives)
+{
+	const uint8_t none[NOISE_KEY_BYTES] = {0};
+	uint8_t key[NOISE_KEY_BYTES];
+
+	memcpy(key, p.a->dev.identity.private_key, sizeof(key));
+	device_set_private_key(&p.a->dev, none);
+	device_set_persistent_keepalive(&p.a->dev, p.pb, 25);
+	node_settle(p.a);
+	expect_silence(p.a);
+	device_set_private_key(&p.a->dev, key);
+	node_settle(p.a);
+	pair_exchange(&p);
+	cr_assert(p.pa->current);
+}
+
+Test(device, a_new_private_key_ends_sessions_and_starts_over)
+{
+	uint8_t new_public[NOISE_KEY_BYTES];
+
+	pair_connect(&p);
+	device_set_persistent_keepalive(&p.a->dev, p.pb, 25);
+	node_settle(p.a);
+	pair_exchange(&p);
+	node_set_random_key(p.a);
+	memcpy(new_public, p.a->dev.identity.public_key, sizeof(new_public));
+	cr_assert_null(p.pb->current);
+	struct datagram *d = expect_sent(p.a, WIRE_INITIATION);
+	node_receive(p.b, d);
+	cr_assert_eq(node_drops(p.b, DROP_HANDSHAKE_UNKNOWN_PEER), 1);
+	free(d);
+
+	/* Once b knows the new key they talk again: nothing computed from the old one is left. */
+	device_remove_peer(&p.b->dev, p.pa);
+	p.pa = node_add_peer(p.b, new_public, ADDRESS_A, "10.0.0.1/32");
+	pair_run(&p, SECONDS(6));
+	cr_assert(p.pa->current && p.pb->current);
+}
+
+Test(device, the_same_private_key_again_changes_nothing)
+{
+	uint8_t key[NOISE_KEY_BYTES];
+
+	pair_connect(&p);
+	const struct index_entry *session = p.pb->current;
+	memcpy(key, p.a->dev.identity.private_key, sizeof(key));
+	device_set_private_key(&p.a->dev, key);
+	cr_assert_eq(p.pb->current, session);
+}
+
+Test(device, a_peer_that_becomes_oneself_is_removed)
+{
+	uint8_t key[NOISE_KEY_BYTES];
+
+	memcpy(key, p.b->dev.identity.private_key, sizeof(key));
+	device_set_private_key(&p.a->dev, key);
+	cr_assert_eq(p.a->dev.nr_peers, 0);
+	cr_assert_eq(p.a->dev.allowed_ips.count, 0);
+}
+
+Test(device, authenticated_data_from_elsewhere_moves_the_endpoint)
+{
+	struct endpoint e;
+
+	pair_connect(&p);
+	cr_assert_eq(endpoint_parse(&e, "203.0.113.7:7"), 0);
+	pair_send_ab(&p, 1);
+	struct datagram *d = expect_sent(p.a, WIRE_DATA);
+	d->from = e;
+	/* Not before it authenticates ... */
+	d->data[d->len - 1] ^= 1;
+	node_receive(p.b, d);
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &p.a->address));
+	d->data[d->len - 1] ^= 1;
+	node_receive(p.b, d);
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &e));
+	/* ... and not by a replay. */
+	d->from = p.a->address;
+	node_receive(p.b, d);
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &e));
+	free(d);
+	pair_send_ba(&p, 2);
+	d = expect_sent(p.b, WIRE_DATA);
+	cr_assert(endpoint_same_to(&d->to, &e));
+	free(d);
+}
+
+Test(device, a_configured_endpoint_lasts_until_the_peer_is_heard_again)
+{
+	struct endpoint e;
+
+	pair_connect(&p);
+	cr_assert_eq(endpoint_parse(&e, "203.0.113.7:7"), 0);
+	device_set_endpoint(&p.b->dev, p.pa, &e);
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &e));
+	/* From where it always came: the decrypt thread must tell again. */
+	pair_send_ab(&p, 1);
+	pair_exchange(&p);
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &p.a->address));
+}
+
+Test(device, replies_leave_from_the_address_that_was_talked_to)
+{
+	pair_connect(&p);
+	pair_send_ba(&p, 1);
+	struct datagram *d = expect_sent(p.b, WIRE_DATA);
+	cr_assert_eq(d->to.from.v4.s_addr, p.b->address.to.v4.sin_addr.s_addr);
+	free(d);
+}
+
+Test(device, packets_from_outside_the_peers_allowed_ips_are_dropped)
+{
+	uint8_t packet[64];
+
+	pair_connect(&p);
+	/* a's own routing only looks at the destination. */
+	node_tun_packet(p.a, packet, packet_make(packet, "10.0.0.77", "10.0.0.2", 1, sizeof(packet)));
+	pair_exchange(&p);
+	cr_assert_eq(delivered(p.b, NULL), 0);
+	cr_assert_eq(node_drops(p.b, DROP_INGRESS_NOT_ALLOWED), 1);
+}
+
+Test(device, notes_about_sessions_that_are_gone_are_ignored)
+{
+	pair_connect(&p);
+	const uint32_t index = p.pa->current->index;
+	device_down(&p.b->dev);
+	for (enum note n = NOTE_CONFIRMED; n <= NOTE_ROAMED; n++) {
+		device_note(&p.b->dev, note_encode(n, index));
+		device_note(&p.b->dev, note_encode(n, ~index));
+	}
+	device_up(&p.b->dev);
+	node_settle(p.b);
+	expect_silence(p.b);
+}
+
+Test(device, no_note_touches_a_peer_whose_index_is_only_a_handshake)
+{
+	handshake_initiate(&p.a->dev, p.pb, false);
+	for (enum note n = NOTE_CONFIRMED; n <= NOTE_ROAMED; n++)
+		device_note(&p.a->dev, note_encode(n, p.pb->handshake_index->index));
+	node_settle(p.a);
+	free(expect_sent(p.a, WIRE_INITIATION));
+}
+
+Test(device, secrets_return_to_the_baseline)
+{
+	rcu_barrier();
+	const size_t baseline = secret_in_use();
+
+	for (unsigned i = 0; i < 20; i++) {
+		pair_send_ab(&p, i);
+		pair_run(&p, SECONDS(125));
+	}
+	device_down(&p.a->dev);
+	device_down(&p.b->dev);
+	rcu_barrier();
+	cr_assert_eq(secret_in_use(), baseline);
+}
