@@ -1,5 +1,6 @@
 /*
- * Thread crypto: trains, handshake messages, notes and commands in, sealed batches out. The only thread that changes struct device.
+ * Thread crypto: trains, handshake messages, notes and commands in, sealed batches out. The only thread that
+ * changes struct device.
  */
 #include "core/threads.h"
 

@@ -6,7 +6,8 @@
 #include "crypto/wire.h"
 #include "tun/inner.h"
 
-/* Unreachables: a hundred a second with bursts of fifty, enough for every interactive sender and no amplifier for a scanner. */
+/* Unreachables: a hundred a second with bursts of fifty, enough for every interactive sender and no amplifier
+ * for a scanner. */
 #define ICMP_INTERVAL_NS (10 * NS_PER_MS)
 #define ICMP_BURST_NS (50 * ICMP_INTERVAL_NS)
 #define UNREACHABLE_BYTES_MAX 1280
@@ -40,20 +41,23 @@ static void unreachable(struct egress *e, const uint8_t *packet, uint32_t len);
 static void stage(struct device *dev, struct peer *peer, const uint8_t *data, const struct train_packet *p,
 	unsigned segments);
 static void drop_staged(struct device *dev, struct peer *peer, struct staged_packet *s, enum drop_reason why);
-static uint64_t seal(struct device *dev, struct peer *peer, struct keypair *k, struct split *split, uint8_t tos);
+static uint64_t seal(
+	struct device *dev, struct peer *peer, struct keypair *k, struct split *split, uint8_t tos);
 static bool seal_next(struct aead_seal_source *source, struct aead_seal_seg *seg);
 static bool empty_next(struct aead_seal_source *source, struct aead_seal_seg *seg);
 
 void egress_init(struct egress *e, struct device *dev, void (*inject)(void *, uint8_t *, uint32_t), void *arg)
 {
-	*e = (struct egress){.dev = dev, .inject = inject, .inject_arg = arg, .icmp_credit_ns = ICMP_BURST_NS};
+	*e = (struct egress){
+		.dev = dev, .inject = inject, .inject_arg = arg, .icmp_credit_ns = ICMP_BURST_NS};
 }
 
 void egress_train(struct egress *e, struct train *train)
 {
 	struct device *dev = e->dev;
 	const uint32_t mtu = atomic_load_explicit(&dev->mtu, memory_order_relaxed);
-	/* The run of packets to one peer that is being sealed: one session check and one timer update each. */
+	/* The run of packets to one peer that is being sealed: one session check and one timer update each.
+	 */
 	struct peer *run_peer = NULL;
 	struct keypair *run_keypair = NULL;
 	uint64_t run_bytes = 0;
@@ -192,7 +196,8 @@ static void unreachable(struct egress *e, const uint8_t *packet, uint32_t len)
 	e->inject(e->inject_arg, reply, reply_len);
 }
 
-/* Keeps a copy until there is a session: the train itself must go back to its reader. Oldest go first when it is too much. */
+/* Keeps a copy until there is a session: the train itself must go back to its reader. Oldest go first when it
+ * is too much. */
 static void stage(struct device *dev, struct peer *peer, const uint8_t *data, const struct train_packet *p,
 	unsigned segments)
 {
@@ -235,7 +240,8 @@ static void drop_staged(struct device *dev, struct peer *peer, struct staged_pac
 }
 
 /* Seals all segments of split to peer. Returns the bytes put on the wire. */
-static uint64_t seal(struct device *dev, struct peer *peer, struct keypair *k, struct split *split, uint8_t tos)
+static uint64_t seal(
+	struct device *dev, struct peer *peer, struct keypair *k, struct split *split, uint8_t tos)
 {
 	struct seal_run run = {
 		.source.next = seal_next,

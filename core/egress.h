@@ -1,6 +1,6 @@
 /*
- * Egress, crypto thread: a train read from TUN -> route -> split -> seal into the GSO queue. Also keepalives and staged packets, so
- * that every data message is sealed in one place.
+ * Egress, crypto thread: a train read from TUN -> route -> split -> seal into the GSO queue. Also keepalives
+ * and staged packets, so that every data message is sealed in one place.
  */
 #pragma once
 
@@ -21,16 +21,18 @@ struct egress {
 	uint64_t icmp_refilled_ns;
 };
 
-void egress_init(struct egress *e, struct device *dev, void (*inject)(void *, uint8_t *, uint32_t), void *arg);
+void egress_init(
+	struct egress *e, struct device *dev, void (*inject)(void *, uint8_t *, uint32_t), void *arg);
 
 /*
- * Seals or stages every packet of the train, in order. The train stays the caller's; its bytes are scribbled over. The caller flushes the queue
- * at the end of the drain.
+ * Seals or stages every packet of the train, in order. The train stays the caller's; its bytes are scribbled
+ * over. The caller flushes the queue at the end of the drain.
  */
 void egress_train(struct egress *e, struct train *train);
 /* Seals an empty data message if there is a session; else starts a handshake. */
 void egress_keepalive(struct device *dev, struct peer *peer);
-/* Seals all staged packets of peer under its current session, in order; does nothing without one. Returns whether any was sent. */
+/* Seals all staged packets of peer under its current session, in order; does nothing without one. Returns
+ * whether any was sent. */
 bool egress_staged(struct device *dev, struct peer *peer);
 /* Drops the staged packets of peer, counted as EGRESS_STAGED_EXPIRED. */
 void egress_purge_staged(struct device *dev, struct peer *peer);

@@ -11,16 +11,20 @@
 #define TUN_WAIT_STEP_NS (50 * 1000)
 #define TUN_WAIT_STEPS_MAX 2000
 
-static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at, uint32_t len,
-	unsigned owner);
-static void dispatch_handshake(struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len);
+static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at,
+	uint32_t len, unsigned owner);
+static void dispatch_handshake(
+	struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len);
 static void send_view(struct dispatch *d, unsigned owner);
 
-static void open_run(struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns);
-static void receive_packet(struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn);
+static void open_run(
+	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns);
+static void receive_packet(
+	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn);
 static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet);
 static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from);
-static void note_received(struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns);
+static void note_received(
+	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns);
 static void write_frame(void *arg, struct tun_frame *frame, unsigned packets);
 
 /* ---- udp-rx ---- */
@@ -70,8 +74,8 @@ void ingress_dispatch(struct dispatch *d, struct udp_rx_batch *batch)
 		send_view(d, d->touched[d->nr_touched - 1]);
 }
 
-static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at, uint32_t len,
-	unsigned owner)
+static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at,
+	uint32_t len, unsigned owner)
 {
 	struct ingress_view *view = d->open[owner];
 
@@ -101,7 +105,8 @@ static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsign
 	};
 }
 
-static void dispatch_handshake(struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len)
+static void dispatch_handshake(
+	struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len)
 {
 	struct handshake_message *copy = pool_get(d->handshakes);
 
@@ -140,6 +145,11 @@ static void send_view(struct dispatch *d, unsigned owner)
 	}
 	counter_add(&d->counters.views, 1);
 	counter_add(&d->counters.datagrams, nr);
+	for (unsigned i = 0; i < d->nr_sent; i++) {
+		if (d->sent[i] == owner)
+			return;
+	}
+	d->sent[d->nr_sent++] = owner;
 }
 
 void ingress_view_put(struct ingress_view *view)
@@ -152,8 +162,8 @@ void ingress_view_put(struct ingress_view *view)
 
 /* ---- decrypt-to-TUN thread ---- */
 
-int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, struct aead *aead, struct tun_queue *queue,
-	struct mpsc_tx notes)
+int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, struct aead *aead,
+	struct tun_queue *queue, struct mpsc_tx notes)
 {
 	*in = (struct ingress){.dev = dev, .drops = drops, .aead = aead, .queue = queue, .notes = notes};
 	in->segs = calloc(INGRESS_SEGS_MAX, sizeof(*in->segs));
@@ -193,7 +203,8 @@ void ingress_open(struct ingress *in, struct ingress_view *view, uint64_t now_ns
 }
 
 /* Opens segments [from, to), all of one receiver index. */
-static void open_run(struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns)
+static void open_run(
+	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns)
 {
 	uint8_t *base = view->batch->data[0];
 	const uint32_t index = load_le32(base + view->segment[from].offset + 4);
@@ -256,13 +267,15 @@ static void open_run(struct ingress *in, struct ingress_view *view, unsigned fro
 	}
 	if (any) {
 		atomic_store_explicit(&peer->rx_bytes,
-			atomic_load_explicit(&peer->rx_bytes, memory_order_relaxed) + wire_bytes, memory_order_relaxed);
+			atomic_load_explicit(&peer->rx_bytes, memory_order_relaxed) + wire_bytes,
+			memory_order_relaxed);
 		counter_add(&in->counters.bytes, wire_bytes);
 		note_received(in, peer, k, data, now_ns);
 	}
 }
 
-static void receive_packet(struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn)
+static void receive_packet(
+	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn)
 {
 	uint32_t ip_len;
 
@@ -282,7 +295,8 @@ static void receive_packet(struct ingress *in, struct peer *peer, uint8_t *packe
 	coalesce_add(&in->coalesce, packet, ip_len);
 }
 
-/* Cryptokey routing: the longest prefix of the inner source must belong to the sender. A train mostly repeats one source. */
+/* Cryptokey routing: the longest prefix of the inner source must belong to the sender. A train mostly repeats
+ * one source. */
 static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet)
 {
 	const uint8_t version = inner_version(packet);
@@ -309,7 +323,8 @@ static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, c
 
 	if (likely(generation == peer->rx_endpoint_generation && endpoint_equal(from, &peer->rx_endpoint)))
 		return;
-	/* The mailbox is ours while the flag is down. Acquire pairs with the crypto thread's release after reading it. */
+	/* The mailbox is ours while the flag is down. Acquire pairs with the crypto thread's release after
+	 * reading it. */
 	if (atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
 		return;
 	peer->roamed = *from;
@@ -323,13 +338,15 @@ static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, c
 }
 
 /* After authenticated packets: timestamps for the lazy timers, and the notes that somebody waits for. */
-static void note_received(struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns)
+static void note_received(
+	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns)
 {
 	atomic_store_explicit(&peer->last_rx_ns, now_ns, memory_order_relaxed);
 	if (unlikely(!k->initiator && !atomic_load_explicit(&k->confirmed, memory_order_relaxed)) &&
 		mpsc_push(in->notes, note_encode(NOTE_CONFIRMED, k->local_index)))
 		atomic_store_explicit(&k->confirmed, true, memory_order_relaxed);
-	if (unlikely(k->initiator && now_ns > k->created_ns && now_ns - k->created_ns >= RECEIVE_REKEY_AGE_NS &&
+	if (unlikely(k->initiator && now_ns > k->created_ns &&
+		     now_ns - k->created_ns >= RECEIVE_REKEY_AGE_NS &&
 		     !atomic_load_explicit(&k->rekey_noted, memory_order_relaxed)) &&
 		mpsc_push(in->notes, note_encode(NOTE_REKEY, k->local_index)))
 		atomic_store_explicit(&k->rekey_noted, true, memory_order_relaxed);
@@ -357,7 +374,8 @@ static void write_frame(void *arg, struct tun_frame *frame, unsigned packets)
 	int err = in->queue->ops->send(in->queue, frame);
 
 	for (unsigned step = 0; err == -EAGAIN && step < TUN_WAIT_STEPS_MAX; step++) {
-		/* No room: let the channel fill behind us. The reader of the device is another thread or the kernel. */
+		/* No room: let the channel fill behind us. The reader of the device is another thread or the
+		 * kernel. */
 		if (!in->queue->ops->send_ready(in->queue))
 			nanosleep(&(struct timespec){.tv_nsec = TUN_WAIT_STEP_NS}, NULL);
 		err = in->queue->ops->send(in->queue, frame);

@@ -1,6 +1,6 @@
 /*
- * Ingress. On udp-rx: a received batch is sorted by owner thread (ingress_dispatch). On a decrypt-to-TUN thread: its view of the batch is opened, checked,
- * coalesced and written (ingress_open).
+ * Ingress. On udp-rx: a received batch is sorted by owner thread (ingress_dispatch). On a decrypt-to-TUN
+ * thread: its view of the batch is opened, checked, coalesced and written (ingress_open).
  */
 #pragma once
 
@@ -19,7 +19,7 @@ struct ingress_view {
 	struct udp_rx_batch *batch;
 	unsigned nr;
 	struct ingress_segment {
-		uint16_t msg;   /* which message of the batch: endpoint and ECN */
+		uint16_t msg; /* which message of the batch: endpoint and ECN */
 		uint16_t len;
 		uint32_t offset; /* in batch->data as one array */
 	} segment[INGRESS_SEGS_MAX];
@@ -29,21 +29,24 @@ struct ingress_view {
 struct dispatch {
 	struct device *dev;
 	struct drops *drops;
-	struct pool *views;       /* of struct ingress_view */
-	struct pool *handshakes;  /* of struct handshake_message */
+	struct pool *views;      /* of struct ingress_view */
+	struct pool *handshakes; /* of struct handshake_message */
 	struct spsc_tx to_decrypt[DECRYPT_THREADS_MAX];
 	struct spsc_tx to_crypto;
-	bool shed_data;           /* drop data, keep handshakes: there is no buffer to go on with */
-	struct ingress_view *open[DECRYPT_THREADS_MAX]; /* being filled from the current batch */
+	bool shed_data; /* drop data, keep handshakes: there is no buffer to go on with */
+	struct ingress_view *open[DECRYPT_THREADS_MAX];    /* being filled from the current batch */
 	unsigned touched[DECRYPT_THREADS_MAX], nr_touched; /* which of them */
+	unsigned sent[DECRYPT_THREADS_MAX],
+		nr_sent; /* owners with something new in their channel: the caller's to wake */
 	struct dispatch_counters {
 		counter_t views, datagrams, handshakes;
 	} counters;
 };
 
 /*
- * RCU read section. Hands every datagram of the batch on or drops it counted; the caller's reference stays. A full channel drops data only,
- * never handshakes.
+ * RCU read section. Hands every datagram of the batch on or drops it counted; the caller's reference stays. A
+ * full channel drops data only, never handshakes. d->sent lists the owners that the caller now wakes, or
+ * works for.
  */
 void ingress_dispatch(struct dispatch *d, struct udp_rx_batch *batch);
 /* Any thread, after ingress_open(): gives the view back and its reference to the batch. */
@@ -69,8 +72,9 @@ struct ingress {
 	struct ingress_counters counters;
 };
 
-int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, struct aead *aead, struct tun_queue *queue,
-	struct mpsc_tx notes) MUST_CHECK; /* -ENOMEM */
+int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, struct aead *aead,
+	struct tun_queue *queue, struct mpsc_tx notes) MUST_CHECK; /* -ENOMEM */
 void ingress_done(struct ingress *in);
-/* RCU read section. Opens, checks, coalesces and writes all of the view; nothing of it is referenced afterwards. The view stays the caller's. */
+/* RCU read section. Opens, checks, coalesces and writes all of the view; nothing of it is referenced
+ * afterwards. The view stays the caller's. */
 void ingress_open(struct ingress *in, struct ingress_view *view, uint64_t now_ns);

@@ -75,7 +75,8 @@ int pipeline_start(struct pipeline **out, const struct pipeline_config *config)
 		err = start(&p->tun_tx[i].thread, &p->tun_tx[i].started, tun_tx_run, &p->tun_tx[i], name);
 		snprintf(name, sizeof(name), "tun-rx%u", i);
 		if (!err)
-			err = start(&p->tun_rx[i].thread, &p->tun_rx[i].started, tun_rx_run, &p->tun_rx[i], name);
+			err = start(
+				&p->tun_rx[i].thread, &p->tun_rx[i].started, tun_rx_run, &p->tun_rx[i], name);
 	}
 	if (err)
 		goto err_stop;
@@ -175,8 +176,10 @@ void pipeline_set_sockets(struct pipeline *p, struct udp_sockets *sockets)
 	struct udp_sockets *old = p->sockets;
 
 	p->sockets = sockets ? udp_sockets_get(sockets) : NULL;
-	/* Release pairs with the acquire in socket_share_update(): who sees the generation sees the pointer. */
-	const unsigned generation = atomic_fetch_add_explicit(&p->sockets_generation, 1, memory_order_release) + 1;
+	/* Release pairs with the acquire in socket_share_update(): who sees the generation sees the pointer.
+	 */
+	const unsigned generation =
+		atomic_fetch_add_explicit(&p->sockets_generation, 1, memory_order_release) + 1;
 	(void)!eventfd_write(p->udp_rx.wake_fd, 1); /* fails only when already readable */
 	park_wake(&p->udp_tx.park);
 	/* Both give up their references when they go over, so that the port is free when we return. */
@@ -188,7 +191,8 @@ void pipeline_set_sockets(struct pipeline *p, struct udp_sockets *sockets)
 
 bool socket_share_update(struct socket_share *share, struct pipeline *p)
 {
-	/* Pairs with the release in pipeline_set_sockets(), which changes nothing again before we have adopted this. */
+	/* Pairs with the release in pipeline_set_sockets(), which changes nothing again before we have
+	 * adopted this. */
 	const unsigned generation = atomic_load_explicit(&p->sockets_generation, memory_order_acquire);
 
 	if (likely(generation == share->generation))
@@ -232,7 +236,7 @@ static int init_crypto(struct pipeline *p)
 	err = device_init(dev, p->nr, p->config.mtu);
 	if (err)
 		return err;
-	dev->aead = p->config.aead->new(&err);
+	dev->aead = p->config.aead->new (&err);
 	if (!dev->aead)
 		return err;
 	dev->queue = &c->queue;
@@ -273,15 +277,17 @@ static int init_udp_rx(struct pipeline *p)
 	err = udp_rx_new(&t->rx, NULL);
 	if (!err)
 		err = pool_init(&t->batches, UDP_RX_BATCHES, sizeof(struct udp_rx_batch), &t->park);
-	/* Each batch can be in the hands of several decrypt threads; a view more than there are slots is never needed. */
+	/* Each batch can be in the hands of several decrypt threads; a view more than there are slots is
+	 * never needed. */
 	if (!err)
 		err = pool_init(&t->views, MIN(CHANNEL_SLOTS, UDP_RX_BATCHES * MIN(p->nr, 8u)),
 			sizeof(struct ingress_view), NULL);
 	if (!err)
-		err = pool_init(&t->handshakes, HANDSHAKE_QUEUE_SLOTS, sizeof(struct handshake_message), NULL);
+		err = pool_init(
+			&t->handshakes, HANDSHAKE_QUEUE_SLOTS, sizeof(struct handshake_message), NULL);
 	if (!err)
-		err = spsc_init(&p->handshake_ring, HANDSHAKE_QUEUE_SLOTS, &p->crypto.park, &t->dispatch.to_crypto,
-			&p->crypto.handshakes);
+		err = spsc_init(&p->handshake_ring, HANDSHAKE_QUEUE_SLOTS, &p->crypto.park,
+			&t->dispatch.to_crypto, &p->crypto.handshakes);
 	if (err)
 		return err;
 	t->dispatch.dev = &p->crypto.device;
@@ -299,16 +305,18 @@ static int init_tun_tx(struct pipeline *p, unsigned i)
 
 	t->pipeline = p;
 	park_init(&t->park);
+	baton_init(&t->baton, &t->park);
 	/* All decrypt threads share one notes ring; it is made with the first. */
 	if (i == 0)
 		err = mpsc_init(&p->notes_ring, NOTES_SLOTS, &p->crypto.park, &notes, &p->crypto.notes);
 	else
 		notes = p->tun_tx[0].ingress.notes;
 	if (!err)
-		err = spsc_init(&p->views_ring[i], CHANNEL_SLOTS, &t->park, &p->udp_rx.dispatch.to_decrypt[i], &t->views);
+		err = spsc_init(
+			&p->views_ring[i], CHANNEL_SLOTS, NULL, &p->udp_rx.dispatch.to_decrypt[i], &t->views);
 	if (err)
 		return err;
-	struct aead *aead = p->config.aead->new(&err);
+	struct aead *aead = p->config.aead->new (&err);
 	if (!aead)
 		return err;
 	err = ingress_init(&t->ingress, &p->crypto.device, &t->drops, aead, p->config.queues[i], notes);
@@ -496,6 +504,7 @@ static int register_counters(struct pipeline *p)
 		COUNT(group, t->ingress.queue, writes);
 		COUNT(group, t->ingress.queue, written_bytes);
 		COUNT(group, t->ingress.queue, write_errors);
+		COUNT(group, &t->counters, inline_drains);
 		err = register_channel(s, group, &p->views_ring[i], err);
 		err = register_park(s, group, &t->park, err);
 		err = register_drops(s, &t->drops, err);

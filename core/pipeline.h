@@ -1,5 +1,6 @@
 /*
- * The threads, rings and pools of a running interface, wired as in the drawing in README.md, around one struct device.
+ * The threads, rings and pools of a running interface, wired as in the drawing in README.md, around one
+ * struct device.
  */
 #pragma once
 
@@ -11,11 +12,11 @@
 struct pipeline;
 
 struct pipeline_config {
-	unsigned tun_threads;              /* 1..64: TUN queues, reader threads and decrypt-to-TUN threads */
+	unsigned tun_threads; /* 1..64: TUN queues, reader threads and decrypt-to-TUN threads */
 	const struct aead_backend *aead;
 	uint32_t mtu;
-	struct tun_queue **queues;         /* tun_threads of them; not owned */
-	struct stats *stats;               /* counters are registered here; not owned */
+	struct tun_queue **queues;              /* tun_threads of them; not owned */
+	struct stats *stats;                    /* counters are registered here; not owned */
 	void (*tun_failed)(void *arg, int err); /* any thread: the device is gone (deleted); may be NULL */
 	void *arg;
 };
@@ -26,12 +27,13 @@ int pipeline_start(struct pipeline **out, const struct pipeline_config *config) 
 void pipeline_stop(struct pipeline *p);
 
 /*
- * Control thread. Runs fn(dev, arg) on the crypto thread between two drains and returns when it has run. The only way for configuration to
- * reach the device.
+ * Control thread. Runs fn(dev, arg) on the crypto thread between two drains and returns when it has run. The
+ * only way for configuration to reach the device.
  */
 void pipeline_call(struct pipeline *p, void (*fn)(struct device *dev, void *arg), void *arg);
 /*
- * Control thread. udp-rx and udp-tx go over to these sockets (NULL: none); returns when neither uses the old ones any more. Takes a reference.
+ * Control thread. udp-rx and udp-tx go over to these sockets (NULL: none); returns when neither uses the old
+ * ones any more. Takes a reference.
  */
 void pipeline_set_sockets(struct pipeline *p, struct udp_sockets *sockets);
 /* Any thread. */

@@ -4,8 +4,14 @@
  *	egress    tun_rx.c -> crypto.c -> udp_tx.c
  *	ingress   udp_rx.c -> tun_tx.c   (handshake messages: udp_rx.c -> crypto.c)
  *
- * One cache-aligned context each, made by core/pipeline.c before any thread starts and freed after all have ended. Each loop
- * drains to empty and then sleeps, RCU-offline, on its park or its file descriptors; it ends when pipeline->stopping is seen.
+ * A decrypt-to-TUN thread is woken where that pays: when udp-rx has more to receive meanwhile, or for several
+ *peers at once. Otherwise udp-rx takes its baton and does its work in passing, in the same order. udp-tx has
+ *no such stand-in: datagrams of a connection that leave from two CPUs can change places in the per-CPU queues
+ *behind the socket, while a write to TUN is done when it returns.
+ *
+ * One cache-aligned context each, made by core/pipeline.c before any thread starts and freed after all have
+ *ended. Each loop drains to empty and then sleeps, RCU-offline, on its park or its file descriptors; it ends
+ *when pipeline->stopping is seen.
  */
 #pragma once
 
@@ -15,11 +21,13 @@
 #include "core/egress.h"
 #include "core/ingress.h"
 #include "core/pipeline.h"
+#include "ring/baton.h"
 #include "ring/channel.h"
 #include "udp/receive.h"
 #include "udp/send.h"
 
-/* Train buffers of one TUN reader: bounds what it has in flight, and so the latency that a burst can build up. */
+/* Train buffers of one TUN reader: bounds what it has in flight, and so the latency that a burst can build
+ * up. */
 #define TRAINS_PER_READER 16
 /* Sealed batches between crypto and udp-tx. */
 #define UDP_BATCHES 64
@@ -33,7 +41,7 @@ struct tun_rx {
 	pthread_t thread;
 	bool started;
 	struct tun_queue *queue;
-	struct park park;  /* sleeps here only while all its trains are in flight */
+	struct park park;   /* sleeps here only while all its trains are in flight */
 	struct pool trains; /* of struct train */
 	struct mpsc_tx to_crypto;
 	struct drops drops;
@@ -69,7 +77,8 @@ struct crypto {
 	} counters;
 };
 
-/* A thread's share in the sockets of the interface: it goes over to new ones when the generation moves, and says so. */
+/* A thread's share in the sockets of the interface: it goes over to new ones when the generation moves, and
+ * says so. */
 struct socket_share {
 	struct udp_sockets *sockets; /* own reference, may be NULL */
 	unsigned generation;
@@ -101,8 +110,8 @@ struct udp_rx_thread {
 	struct socket_share share;
 	struct drops drops;
 	struct udp_rx_thread_counters {
-		counter_t waits;  /* times it waited for a buffer */
-		counter_t sheds;  /* batches whose data was dropped because none came */
+		counter_t waits; /* times it waited for a buffer */
+		counter_t sheds; /* batches whose data was dropped because none came */
 	} counters;
 };
 
@@ -111,9 +120,13 @@ struct tun_tx {
 	pthread_t thread;
 	bool started;
 	struct park park;
+	struct baton baton; /* covers what follows */
 	struct spsc_rx views;
 	struct ingress ingress;
 	struct drops drops;
+	struct tun_tx_counters {
+		counter_t inline_drains; /* by udp-rx; written by it */
+	} counters;
 };
 
 struct pipeline {
@@ -133,6 +146,10 @@ struct pipeline {
 	struct tun_rx *tun_rx;
 	struct tun_tx *tun_tx;
 };
+
+/* The holder of the baton, a registered QSBR reader that is online. Opens and writes until the channel is
+ * empty. */
+void tun_tx_drain(struct tun_tx *tun_tx);
 
 void *tun_rx_run(void *tun_rx);
 void *crypto_run(void *crypto);

@@ -19,7 +19,8 @@ void *tun_rx_run(void *arg)
 	while (!pipeline_stopping(p) && !err) {
 		struct train *train = pool_get(&self->trains);
 		if (!train) {
-			/* Backpressure: while all trains are in flight the kernel's queue holds, and drops, what comes. */
+			/* Backpressure: while all trains are in flight the kernel's queue holds, and drops,
+			 * what comes. */
 			counter_add(&self->counters.stalls, 1);
 			train = pool_wait(&self->trains, &p->stopping);
 			if (!train)

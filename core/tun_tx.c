@@ -8,18 +8,26 @@ void *tun_tx_run(void *arg)
 	rcu_register_thread();
 	while (!pipeline_stopping(self->pipeline)) {
 		const uint32_t ticket = park_ticket(&self->park);
-		struct ingress_view *view = spsc_pop(self->views);
 
-		if (!view) {
-			rcu_thread_offline();
-			park_wait(&self->park, ticket, PARK_FOREVER);
-			rcu_thread_online();
-			continue;
+		if (baton_claim(&self->baton)) {
+			tun_tx_drain(self);
+			baton_pass(&self->baton);
 		}
+		rcu_thread_offline();
+		park_wait(&self->park, ticket, PARK_FOREVER);
+		rcu_thread_online();
+	}
+	rcu_unregister_thread();
+	return NULL;
+}
+
+void tun_tx_drain(struct tun_tx *self)
+{
+	struct ingress_view *view;
+
+	while ((view = spsc_pop(self->views))) {
 		ingress_open(&self->ingress, view, clock_boottime_ns());
 		ingress_view_put(view);
 		rcu_quiescent_state();
 	}
-	rcu_unregister_thread();
-	return NULL;
 }

@@ -1,4 +1,5 @@
-/* Thread udp-rx: recvmmsg with UDP_GRO -> views for the decrypt threads, handshake messages for the crypto thread. */
+/* Thread udp-rx: recvmmsg with UDP_GRO -> views for the decrypt threads, handshake messages for the crypto
+ * thread. */
 #include "core/threads.h"
 
 #include <errno.h>
@@ -13,6 +14,7 @@
 #define BUFFER_WAIT_STEP_NS NS_PER_MS
 
 static void receive(struct udp_rx_thread *self, int fd);
+static void open_views(struct udp_rx_thread *self, bool more);
 static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd);
 static bool socket_half_full(int fd);
 
@@ -63,12 +65,14 @@ static void receive(struct udp_rx_thread *self, int fd)
 		if (udp_receive(self->rx, fd, batch) <= 0)
 			return;
 		/*
-		 * Without a buffer to go on with, this one is not handed out: its data is shed and its handshake messages, which are
-		 * copied, still get through.
+		 * Without a buffer to go on with, this one is not handed out: its data is shed and its
+		 * handshake messages, which are copied, still get through.
 		 */
 		struct udp_rx_batch *next = next_batch(self, fd);
 		self->dispatch.shed_data = !next;
 		ingress_dispatch(&self->dispatch, batch);
+		/* A full batch: the socket holds more, which can be received while this is opened. */
+		open_views(self, batch->nr == UDP_RX_MSGS);
 		if (next) {
 			self->batch = next;
 			udp_rx_batch_put(batch);
@@ -79,9 +83,29 @@ static void receive(struct udp_rx_thread *self, int fd)
 	}
 }
 
+/* Wakes the decrypt threads that got something; the last of them is spared if there is nothing else to do
+ * here. */
+static void open_views(struct udp_rx_thread *self, bool more)
+{
+	struct dispatch *d = &self->dispatch;
+	struct pipeline *p = self->pipeline;
+
+	while (d->nr_sent) {
+		struct tun_tx *t = &p->tun_tx[d->sent[--d->nr_sent]];
+
+		if (more || d->nr_sent || !baton_try(&t->baton)) {
+			park_wake(&t->park);
+			continue;
+		}
+		tun_tx_drain(t);
+		baton_pass(&t->baton);
+		counter_add(&t->counters.inline_drains, 1);
+	}
+}
+
 /*
- * A free buffer. While the socket has room the decrypt threads get the time to return one: the kernel's queue absorbs the burst. Once it
- * is half full, NULL: waiting on would lose handshakes, too.
+ * A free buffer. While the socket has room the decrypt threads get the time to return one: the kernel's queue
+ * absorbs the burst. Once it is half full, NULL: waiting on would lose handshakes, too.
  */
 static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd)
 {
@@ -92,7 +116,8 @@ static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd)
 	counter_add(&self->counters.waits, 1);
 	rcu_thread_offline();
 	while (!batch && !pipeline_stopping(self->pipeline) && !socket_half_full(fd))
-		batch = pool_wait_until(&self->batches, &self->pipeline->stopping, park_clock_ns() + BUFFER_WAIT_STEP_NS);
+		batch = pool_wait_until(
+			&self->batches, &self->pipeline->stopping, park_clock_ns() + BUFFER_WAIT_STEP_NS);
 	rcu_thread_online();
 	return batch;
 }
