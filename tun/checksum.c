@@ -125,7 +125,8 @@ __attribute__((target("avx512bw,avx512vl"))) static inline __m512i pairs_avx512(
 	return _mm512_madd_epi16(_mm512_xor_si512(v, bias), ones);
 }
 
-__attribute__((target("avx512bw,avx512vl"))) static uint64_t add_avx512(uint64_t sum, const void *data, size_t len)
+__attribute__((target("avx512bw,avx512vl"))) static uint64_t add_avx512(
+	uint64_t sum, const void *data, size_t len)
 {
 	const __m512i bias = _mm512_set1_epi16((short)BIAS);
 	const __m512i ones = _mm512_set1_epi16(1);

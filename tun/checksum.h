@@ -1,7 +1,7 @@
 /*
  * The Internet checksum (RFC 1071) as a running sum: 16-bit words in memory order, carries kept in a 64-bit
- * accumulator and folded once at the end. Memory order means that a folded sum is stored with memcpy(), on any
- * byte order, and that a word is added as it lies in the packet. No state; any thread.
+ * accumulator and folded once at the end. Memory order means that a folded sum is stored with memcpy(), on
+ * any byte order, and that a word is added as it lies in the packet. No state; any thread.
  */
 #pragma once
 
@@ -10,8 +10,9 @@
 #define CHECKSUM_BYTES_MAX (1u << 20) /* per call of checksum_add(): its vector lanes hold no more */
 
 /*
- * sum plus the words of len (up to CHECKSUM_BYTES_MAX) bytes at data, any alignment; an odd last byte counts as
- * followed by zero. So every piece of a whole but the last has an even length. Uses the widest vectors the CPU has.
+ * sum plus the words of len (up to CHECKSUM_BYTES_MAX) bytes at data, any alignment; an odd last byte counts
+ * as followed by zero. So every piece of a whole but the last has an even length. Uses the widest vectors the
+ * CPU has.
  */
 uint64_t checksum_add(uint64_t sum, const void *data, size_t len);
 

@@ -38,7 +38,7 @@ struct parsed {
 
 struct coalesce_flow {
 	struct key key;
-	uint8_t *head;     /* first packet */
+	uint8_t *head; /* first packet */
 	uint32_t l4_offset;
 	uint32_t header_len;
 	uint32_t gso_size; /* payload bytes of the first packet */
@@ -290,8 +290,9 @@ static bool same_tcp(const struct coalesce_flow *f, const uint8_t *tcp)
 {
 	const uint8_t *head = f->head + f->l4_offset;
 
-	return load_be32(tcp + TCP_SEQ) == f->next_seq && load_be32(tcp + TCP_ACK_SEQ) == load_be32(head + TCP_ACK_SEQ) &&
-	       tcp[12] == head[12] && load_be16(tcp + TCP_WINDOW) == load_be16(head + TCP_WINDOW) &&
+	return load_be32(tcp + TCP_SEQ) == f->next_seq &&
+	       load_be32(tcp + TCP_ACK_SEQ) == load_be32(head + TCP_ACK_SEQ) && tcp[12] == head[12] &&
+	       load_be16(tcp + TCP_WINDOW) == load_be16(head + TCP_WINDOW) &&
 	       load_be16(tcp + 18) == load_be16(head + 18) &&
 	       !memcmp(tcp + TCP_HEADER, head + TCP_HEADER, f->header_len - f->l4_offset - TCP_HEADER);
 }
@@ -341,8 +342,9 @@ static void close_flow(struct coalesce *c, unsigned i)
 }
 
 /*
- * Lengths and checksums of the whole run in the first packet's header. The TCP or UDP checksum is left to be completed (the
- * pseudo-header's sum): super-packets must be so, and the kernel then believes what the cipher has authenticated.
+ * Lengths and checksums of the whole run in the first packet's header. The TCP or UDP checksum is left to be
+ * completed (the pseudo-header's sum): super-packets must be so, and the kernel then believes what the cipher
+ * has authenticated.
  */
 static void finish_run(struct coalesce_flow *f)
 {
@@ -361,7 +363,8 @@ static void finish_run(struct coalesce_flow *f)
 	}
 	if (udp)
 		store_be16(l4 + UDP_LEN, l4_len);
-	pseudo = checksum_fold(checksum_add_be16(inner_pseudo_sum(ip, udp ? IPPROTO_UDP : IPPROTO_TCP), l4_len));
+	pseudo = checksum_fold(
+		checksum_add_be16(inner_pseudo_sum(ip, udp ? IPPROTO_UDP : IPPROTO_TCP), l4_len));
 	frame->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	frame->gso_type = udp ? TUN_GSO_UDP_L4 : v4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
 	frame->gso_size = (uint16_t)f->gso_size;
@@ -378,8 +381,9 @@ static void emit_single(struct coalesce *c, uint8_t *packet, uint32_t len)
 }
 
 /*
- * As it came, its own checksum included. Handing it over as "to be completed" would save the local receiver one pass over hot
- * memory, cost the forwarder one, and repair what some sender got wrong.
+ * As it came, its own checksum included. Handing it over as "to be completed" would save a local receiver one
+ * pass over hot memory (66 of 868 ns for 1420 bytes of UDP, write and receive), but cost a forwarder without
+ * checksum offload the same, and repair what some sender got wrong.
  */
 static void frame_plain(struct tun_frame *frame, uint8_t *packet, uint32_t len)
 {

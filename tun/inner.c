@@ -143,8 +143,8 @@ uint64_t inner_pseudo_sum(const uint8_t *packet, uint8_t proto)
 {
 	const uint64_t sum = checksum_add_be16(0, proto);
 
-	return inner_version(packet) == 4 ? checksum_add_words(sum, packet + 12, 8) :
-					    checksum_add_words(sum, packet + 8, 32);
+	return inner_version(packet) == 4 ? checksum_add_words(sum, packet + 12, 8)
+					  : checksum_add_words(sum, packet + 8, 32);
 }
 
 unsigned inner_unreachable(const uint8_t *packet, uint32_t len, uint8_t *out, size_t out_size)
@@ -153,8 +153,8 @@ unsigned inner_unreachable(const uint8_t *packet, uint32_t len, uint8_t *out, si
 
 	if (inner_check(packet, len, &ip_len) || !may_answer(packet, ip_len))
 		return 0;
-	return inner_version(packet) == 4 ? unreachable4(packet, ip_len, out, out_size) :
-					    unreachable6(packet, ip_len, out, out_size);
+	return inner_version(packet) == 4 ? unreachable4(packet, ip_len, out, out_size)
+					  : unreachable6(packet, ip_len, out, out_size);
 }
 
 /* RFC 1122 section 3.2.2 and RFC 4443 section 2.4 (e). */
@@ -246,7 +246,8 @@ static unsigned unreachable6(const uint8_t *packet, uint32_t ip_len, uint8_t *ou
 	icmp[0] = ICMP6_UNREACHABLE;
 	icmp[1] = ICMP6_ADDRESS_UNREACHABLE;
 	memcpy(icmp + ICMP6_HEADER, packet, total - header);
-	checksum_store(icmp + 2,
-		checksum_add(checksum_add_be16(inner_pseudo_sum(out, IPPROTO_ICMPV6), icmp_len), icmp, icmp_len));
+	checksum_store(
+		icmp + 2, checksum_add(checksum_add_be16(inner_pseudo_sum(out, IPPROTO_ICMPV6), icmp_len),
+				  icmp, icmp_len));
 	return total;
 }

@@ -16,9 +16,10 @@
 #define ECN_CE 3
 
 /*
- * Is this an IP packet, and how long does it say it is? IPv4: header length at least 20, total length at least the
- * header; IPv6: payload length; both at most len. *ip_len is the length to trim to (the rest is padding). Checks nothing
- * behind the fixed header and, as the kernel will, not the IPv4 header checksum. -EINVAL for anything else.
+ * Is this an IP packet, and how long does it say it is? IPv4: header length at least 20, total length at
+ * least the header; IPv6: payload length; both at most len. *ip_len is the length to trim to (the rest is
+ * padding). Checks nothing behind the fixed header and, as the kernel will, not the IPv4 header checksum.
+ * -EINVAL for anything else.
  */
 int inner_check(const uint8_t *packet, uint32_t len, uint32_t *ip_len) MUST_CHECK;
 
@@ -60,8 +61,9 @@ static inline uint8_t inner_ecn_encapsulate(const uint8_t *packet)
 }
 
 /*
- * RFC 6040 section 4.2, figure 4: merges the outer ECN bits, 0..3, into the inner header. -EBADMSG: the combination
- * (congestion marked on a packet whose transport cannot see it) demands that the packet is dropped.
+ * RFC 6040 section 4.2, figure 4: merges the outer ECN bits, 0..3, into the inner header. -EBADMSG: the
+ * combination (congestion marked on a packet whose transport cannot see it) demands that the packet is
+ * dropped.
  */
 int inner_ecn_decapsulate(uint8_t *packet, uint8_t outer_ecn) MUST_CHECK;
 
@@ -73,16 +75,17 @@ struct inner_transport {
 	uint32_t offset;     /* at most ip_len */
 };
 
-/* For a packet that inner_check() accepted, of ip_len bytes. -EINVAL if an extension header runs past the end. */
+/* For a packet that inner_check() accepted, of ip_len bytes. -EINVAL if a header runs past the end. */
 int inner_transport(const uint8_t *packet, uint32_t ip_len, struct inner_transport *t) MUST_CHECK;
 
-/* Sum of the pseudo-header without the transport length: addresses and protocol (RFC 793, RFC 8200 section 8.1). */
+/* Sum of the pseudo-header but for the transport length: addresses and protocol (RFC 8200 section 8.1). */
 uint64_t inner_pseudo_sum(const uint8_t *packet, uint8_t proto);
 
 /*
- * Composes the ICMP host unreachable (RFC 792, type 3 code 1) or ICMPv6 address unreachable (RFC 4443, type 1 code 3) that
- * tells the sender of this packet that it has no way. It comes from the packet's own destination, which is the one address that is sure
- * to be routed through this interface, and is bounded to 576 or 1280 bytes and to out_size. Returns its length, or 0 where none may be
- * sent: invalid packets, ICMP errors, later fragments, multicast or broadcast on either side, an unspecified source.
+ * Composes the ICMP host unreachable (RFC 792, type 3 code 1) or ICMPv6 address unreachable (RFC 4443, type 1
+ * code 3) that tells the sender of this packet that it has no way. It comes from the packet's own
+ * destination, which is the one address that is sure to be routed through this interface, and is bounded to
+ * 576 or 1280 bytes and to out_size. Returns its length, or 0 where none may be sent: invalid packets, ICMP
+ * errors, later fragments, multicast or broadcast on either side, an unspecified source.
  */
 unsigned inner_unreachable(const uint8_t *packet, uint32_t len, uint8_t *out, size_t out_size);

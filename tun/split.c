@@ -72,8 +72,8 @@ bool split_next(struct split *s, struct split_segment *seg)
 static int begin_plain(struct split *s)
 {
 	/* A checksum inside the IP header would be the work of no sane sender. */
-	if ((s->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && s->csum_start < (s->ip_version == 4 ? INNER_IPV4_HEADER :
-											      INNER_IPV6_HEADER))
+	if ((s->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
+		s->csum_start < (s->ip_version == 4 ? INNER_IPV4_HEADER : INNER_IPV6_HEADER))
 		return -EINVAL;
 	s->header_len = 0;
 	s->nr = 1;
@@ -83,7 +83,8 @@ static int begin_plain(struct split *s)
 
 static int begin_gso(struct split *s, uint8_t gso_type)
 {
-	const uint8_t proto = (gso_type & ~VIRTIO_NET_HDR_GSO_ECN) == TUN_GSO_UDP_L4 ? IPPROTO_UDP : IPPROTO_TCP;
+	const uint8_t proto =
+		(gso_type & ~VIRTIO_NET_HDR_GSO_ECN) == TUN_GSO_UDP_L4 ? IPPROTO_UDP : IPPROTO_TCP;
 	struct inner_transport t;
 	uint32_t payload_len;
 
@@ -113,7 +114,8 @@ static int begin_gso(struct split *s, uint8_t gso_type)
 	if (s->header_len > s->len || s->header_len > SPLIT_HEADERS_MAX)
 		return -EINVAL;
 	if ((s->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
-		(s->csum_start != t.offset || s->csum_offset != (proto == IPPROTO_TCP ? TCP_CHECK : UDP_CHECK)))
+		(s->csum_start != t.offset ||
+			s->csum_offset != (proto == IPPROTO_TCP ? TCP_CHECK : UDP_CHECK)))
 		return -EINVAL;
 	payload_len = s->len - s->header_len;
 	s->nr = payload_len ? (payload_len + s->gso_size - 1) / s->gso_size : 1;
@@ -132,12 +134,14 @@ static int begin_gso(struct split *s, uint8_t gso_type)
 }
 
 /*
- * The pseudo-header without its length. The kernel has left its sum, length included, in the checksum field; that is right also
- * where the destination address is not the last one (IPv6 routing headers). Subtracting is adding the complement.
+ * The pseudo-header without its length. The kernel has left its sum, length included, in the checksum field;
+ * that is right also where the destination address is not the last one (IPv6 routing headers). Subtracting is
+ * adding the complement.
  */
 static uint64_t pseudo_sum(const struct split *s)
 {
-	const uint8_t *check = s->template + s->l4_offset + (s->l4_proto == IPPROTO_TCP ? TCP_CHECK : UDP_CHECK);
+	const uint8_t *check =
+		s->template + s->l4_offset + (s->l4_proto == IPPROTO_TCP ? TCP_CHECK : UDP_CHECK);
 	const uint16_t l4_len = (uint16_t)(s->len - s->l4_offset);
 
 	if (!(s->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
@@ -185,13 +189,14 @@ static void restore(struct split *s)
 	s->saved_len = 0;
 }
 
-/* The checksum field holds the pseudo-header's sum already: it is part of what is summed (virtio 1.2, 5.1.6.2). */
+/* The field holds the pseudo-header's sum already and is summed with the rest (virtio 1.2, 5.1.6.2). */
 static void finish_plain(struct split *s)
 {
 	uint8_t *start = s->packet + s->csum_start;
 
 	if (s->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
-		checksum_store_nonzero(start + s->csum_offset, checksum_add(0, start, s->len - s->csum_start));
+		checksum_store_nonzero(
+			start + s->csum_offset, checksum_add(0, start, s->len - s->csum_start));
 }
 
 static void write_header(const struct split *s, uint8_t *data, uint32_t payload_len)
@@ -219,11 +224,12 @@ static void write_header(const struct split *s, uint8_t *data, uint32_t payload_
 		if (!first)
 			flags &= (uint8_t)~TCP_CWR;
 		if (!last)
-			flags &= (uint8_t)~(TCP_FIN | TCP_PSH);
+			flags &= (uint8_t) ~(TCP_FIN | TCP_PSH);
 		store_be32(l4 + TCP_SEQ, seq);
 		l4[TCP_FLAGS] = flags;
 		sum = checksum_add_be16(checksum_add_be32(sum, seq), flags);
-		checksum_store(l4 + TCP_CHECK, checksum_add(sum, l4 + (s->header_len - s->l4_offset), payload_len));
+		checksum_store(
+			l4 + TCP_CHECK, checksum_add(sum, l4 + (s->header_len - s->l4_offset), payload_len));
 	} else {
 		store_be16(l4 + UDP_LEN, l4_len);
 		sum = checksum_add_be16(sum, l4_len);

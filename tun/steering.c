@@ -8,8 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define INSN(c, d, s, o, i) ((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
-/* Packet bytes at offset k (and register s) into r0, host order; past the end the program ends with 0. Clobbers r1 to r5. */
+#define INSN(c, d, s, o, i)                                                                                  \
+	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
+/*
+ * Packet bytes at offset k (and register s) into r0, host order; past the end the program ends with 0.
+ * Clobbers r1 to r5.
+ */
 #define LOAD8(k) INSN(BPF_LD | BPF_ABS | BPF_B, 0, 0, 0, k)
 #define LOAD16(k) INSN(BPF_LD | BPF_ABS | BPF_H, 0, 0, 0, k)
 #define LOAD32(k) INSN(BPF_LD | BPF_ABS | BPF_W, 0, 0, 0, k)
@@ -32,7 +36,10 @@
 
 int steering_attach(int tun_fd, unsigned nr_queues)
 {
-	/* In a TUN device's packet the IP header is at offset 0: there is no link layer. Jumps count the instructions they skip. */
+	/*
+	 * In a TUN device's packet the IP header is at offset 0: there is no link layer. Jumps count the
+	 * instructions they skip.
+	 */
 	const struct bpf_insn program[] = {
 		MOVE(BPF_REG_6, BPF_REG_1), /* the packet loads want the context here */
 		SET(HASH, 0),

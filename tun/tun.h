@@ -1,6 +1,7 @@
 /*
- * The TUN side behind one small interface, with two backends: the kernel's multi-queue device (tun_device.c) and an
- * in-memory one (tun_mem.c) for simulation and stress. A queue is used by one reading and one writing thread.
+ * The TUN side behind one small interface, with two backends: the kernel's multi-queue device (tun_device.c)
+ * and an in-memory one (tun_mem.c) for simulation and stress. A queue is used by one reading and one writing
+ * thread.
  */
 #pragma once
 
@@ -16,17 +17,19 @@
 /* VIRTIO_NET_HDR_GSO_UDP_L4: named only by headers of Linux 6.2 and later. */
 #define TUN_GSO_UDP_L4 5
 
-/* Headers and payload pieces of one packet or super-packet to write. iov[0] is left free for the vnet header. */
+/*
+ * Header and payload pieces of one packet or super-packet to write. iov[0] is left free for the vnet header.
+ */
 #define TUN_FRAME_IOV_MAX 132
 struct tun_frame {
-	uint8_t flags;     /* VIRTIO_NET_HDR_F_* */
-	uint8_t gso_type;  /* VIRTIO_NET_HDR_GSO_* */
+	uint8_t flags;    /* VIRTIO_NET_HDR_F_* */
+	uint8_t gso_type; /* VIRTIO_NET_HDR_GSO_* */
 	uint16_t hdr_len;
 	uint16_t gso_size;
 	uint16_t csum_start;
 	uint16_t csum_offset;
-	uint32_t len;      /* bytes of IP packet over all pieces */
-	uint32_t nr_iov;   /* including iov[0] */
+	uint32_t len;         /* bytes of IP packet over all pieces */
+	uint32_t nr_iov;      /* including iov[0] */
 	uint32_t pieces_sent; /* see tun_frame_split_send(); 0 in a new frame */
 	struct iovec iov[TUN_FRAME_IOV_MAX];
 };
@@ -35,19 +38,23 @@ struct tun_queue;
 
 struct tun_queue_ops {
 	/*
-	 * Reader thread. Appends packets to the train until nothing is left to read or the train is full (fewer than
-	 * TRAIN_READ_ROOM bytes or no packet slot left). Returns how many were added: 0 means nothing to read now.
-	 * -EBADFD or -ENODEV when the device is gone, other -errno otherwise. Malformed packets are counted and skipped.
+	 * Reader thread. Appends packets to the train until nothing is left to read or the train is full
+	 * (fewer than TRAIN_READ_ROOM bytes or no packet slot left). Returns how many were added: 0 means
+	 * nothing to read now. -EBADFD or -ENODEV when the device is gone, other -errno otherwise. Malformed
+	 * packets are counted and skipped.
 	 */
 	int (*recv_many)(struct tun_queue *queue, struct train *train);
-	/* Reader thread. Sleeps until readable or tun_queue_stop(). 0, or -ECANCELED when stopped, or -errno. */
+	/*
+	 * Reader thread. Sleeps until readable or stop(). 0, or -ECANCELED when stopped, or -errno.
+	 */
 	int (*recv_wait)(struct tun_queue *queue);
 	/* Writer thread. Is there room for a frame now? Returns false only if send() would return -EAGAIN. */
 	bool (*send_ready)(struct tun_queue *queue);
 	/*
-	 * Writer thread. Writes one frame whole, or nothing. 0, -EAGAIN (no room), -ENETDOWN (interface is down; what
-	 * kernels report as EIO or EINVAL for that is mapped where it can be told), -EOPNOTSUPP (this kernel rejects this
-	 * offload: the caller re-sends in pieces), other -errno. The frame stays the caller's.
+	 * Writer thread. Writes one frame whole, or nothing. 0, -EAGAIN (no room), -ENETDOWN (interface is
+	 * down; what kernels report as EIO or EINVAL for that is mapped where it can be told), -EOPNOTSUPP
+	 * (this kernel rejects this offload: the caller re-sends in pieces), other -errno. The frame stays
+	 * the caller's.
 	 */
 	int (*send)(struct tun_queue *queue, struct tun_frame *frame);
 	/* Any thread. Makes recv_wait() return -ECANCELED from now on. */

@@ -21,9 +21,10 @@
 #define IP_BYTES_MAX 65535u
 
 /*
- * Packets the kernel keeps for each queue while its reader is not running; what comes on top it drops. The reader shares its core, so it can be
- * away for some milliseconds: 2048 packets are 4 ms of 500,000 small packets a second, or of full-size ones at 6 Gbit/s. More would only add
- * delay: local TCP comes as super-packets, of which its own window bounds the number long before.
+ * Packets the kernel keeps for each queue while its reader is not running; what comes on top it drops. The
+ * reader shares its core, so it can be away for some milliseconds: 2048 packets are 4 ms of 500,000 small
+ * packets a second, or of full-size ones at 6 Gbit/s. More would only add delay: local TCP comes as
+ * super-packets, of which its own window bounds the number long before.
  */
 #define TX_QUEUE_LEN 2048
 
@@ -179,7 +180,8 @@ static int open_queues(struct tun_device *dev, const char *name)
 		if (err)
 			return err;
 		/* Offloads are the device's, not the queue's. */
-		offloads = i ? atomic_load_explicit(&dev->queues[0].queue.offloads, memory_order_relaxed) : negotiate(q->fd);
+		offloads = i ? atomic_load_explicit(&dev->queues[0].queue.offloads, memory_order_relaxed)
+			     : negotiate(q->fd);
 		atomic_init(&q->queue.offloads, offloads);
 		q->queue.ops = &ops;
 		q->queue.index = i;
@@ -261,7 +263,8 @@ static int recv_many(struct tun_queue *queue, struct train *train)
 		/* The vnet header lies just before the packet, which starts on a multiple of 16. */
 		const uint32_t offset = ALIGN_UP(train->used + (uint32_t)sizeof(struct virtio_net_hdr), 16u);
 		const uint32_t start = offset - (uint32_t)sizeof(struct virtio_net_hdr);
-		const ssize_t len = read(q->fd, train->data + start, sizeof(struct virtio_net_hdr) + IP_BYTES_MAX + 1);
+		const ssize_t len =
+			read(q->fd, train->data + start, sizeof(struct virtio_net_hdr) + IP_BYTES_MAX + 1);
 
 		counter_add(&queue->reads, 1);
 		if (len >= 0) {

@@ -1,20 +1,21 @@
 /*
- * The kernel's TUN device: a non-persistent multi-queue interface that lives as long as this object. Opened and closed
- * by the control thread; each queue is then used by its one reader and one writer (tun/tun.h).
+ * The kernel's TUN device: a non-persistent multi-queue interface that lives as long as this object. Opened
+ * and closed by the control thread; each queue is then used by its one reader and one writer (tun/tun.h).
  */
 #pragma once
 
 #include "tun/tun.h"
 
 #define TUN_DEVICE_QUEUES_MAX 64
-#define TUN_DEVICE_MTU 1420 /* 1500 less IPv6, UDP and data message overhead, rounded down to what WireGuard uses everywhere */
+#define TUN_DEVICE_MTU 1420 /* 1500 less IPv6 (40), UDP (8) and the data message (32) */
 
 struct tun_device;
 
 /*
- * Creates the interface in the calling thread's network namespace, with nr_queues (1..TUN_DEVICE_QUEUES_MAX) queues and
- * MTU mtu (0: TUN_DEVICE_MTU). name may hold one %d for the kernel to number. It never attaches to an interface that exists already.
- * -EPERM (no CAP_NET_ADMIN), -ENOENT (no TUN driver), -EBUSY (name taken), -EINVAL (bad name, bad number), other -errno.
+ * Creates the interface in the calling thread's network namespace, with nr_queues (1..TUN_DEVICE_QUEUES_MAX)
+ * queues and MTU mtu (0: TUN_DEVICE_MTU). name may hold one %d for the kernel to number. It never attaches to
+ * an interface that exists already. -EPERM (no CAP_NET_ADMIN), -ENOENT (no TUN driver), -EBUSY (name taken),
+ * -EINVAL (bad name, bad number), other -errno.
  */
 int tun_device_open(struct tun_device **out, const char *name, unsigned nr_queues, uint32_t mtu) MUST_CHECK;
 /* Deletes the interface. No thread may use a queue any more. NULL is accepted. */
@@ -25,7 +26,13 @@ unsigned tun_device_nr_queues(const struct tun_device *dev);
 /* As the kernel numbered it; someone may have renamed it since. */
 const char *tun_device_name(const struct tun_device *dev);
 int tun_device_ifindex(const struct tun_device *dev);
-/* A new descriptor of the network namespace the interface is in now (it may have been moved). The caller closes it. -errno. */
+/*
+ * A new descriptor of the network namespace the interface is in now (it may have been moved). The caller
+ * closes it. -errno.
+ */
 int tun_device_netns(const struct tun_device *dev) MUST_CHECK;
-/* Do the packets of a flow stay on one queue by a program in the kernel? false: by the kernel's own, less steady, choice. */
+/*
+ * Do the packets of a flow stay on one queue by a program in the kernel? false: by the kernel's own, less
+ * steady, choice.
+ */
 bool tun_device_steering(const struct tun_device *dev);

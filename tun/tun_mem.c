@@ -48,8 +48,8 @@ static const struct tun_queue_ops ops = {
 	.stop = stop,
 };
 
-int tun_mem_new(struct tun_mem **out, unsigned index, unsigned offloads, unsigned capacity, tun_mem_sink_fn sink,
-	void *arg)
+int tun_mem_new(struct tun_mem **out, unsigned index, unsigned offloads, unsigned capacity,
+	tun_mem_sink_fn sink, void *arg)
 {
 	struct tun_mem *mem = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*mem), CACHE_LINE));
 
@@ -237,9 +237,9 @@ static int send_frame(struct tun_queue *queue, struct tun_frame *frame)
 
 static int admit(struct tun_mem *mem, const struct tun_frame *frame)
 {
-	const unsigned needs = frame->gso_type == VIRTIO_NET_HDR_GSO_NONE ? 0 :
-			       frame->gso_type == TUN_GSO_UDP_L4          ? TUN_CAN_USO :
-									    TUN_CAN_TSO;
+	const unsigned needs = frame->gso_type == VIRTIO_NET_HDR_GSO_NONE ? 0
+			       : frame->gso_type == TUN_GSO_UDP_L4        ? TUN_CAN_USO
+									  : TUN_CAN_TSO;
 
 	if (mem->unplugged)
 		return -ENODEV;

@@ -1,6 +1,6 @@
 /*
- * A TUN queue in memory, for simulation and stress: what a test pushes is received, what is sent goes to the test's sink. Faults
- * can be injected. Any thread may call any function; one mutex guards all of it.
+ * A TUN queue in memory, for simulation and stress: what a test pushes is received, what is sent goes to the
+ * test's sink. Faults can be injected. Any thread may call any function; one mutex guards all of it.
  */
 #pragma once
 
@@ -20,16 +20,19 @@ struct tun_mem_packet {
 typedef void (*tun_mem_sink_fn)(void *arg, const struct train_packet *meta, const uint8_t *data);
 
 /*
- * offloads: TUN_CAN_* that send() accepts. capacity: packets that wait in either direction. sink NULL: frames are kept for tun_mem_take().
- * -ENOMEM.
+ * offloads: TUN_CAN_* that send() accepts. capacity: packets that wait in either direction. sink NULL: frames
+ * are kept for tun_mem_take(). -ENOMEM.
  */
-int tun_mem_new(struct tun_mem **out, unsigned index, unsigned offloads, unsigned capacity, tun_mem_sink_fn sink,
-	void *arg) MUST_CHECK;
+int tun_mem_new(struct tun_mem **out, unsigned index, unsigned offloads, unsigned capacity,
+	tun_mem_sink_fn sink, void *arg) MUST_CHECK;
 /* No thread may use the queue any more. NULL is accepted. */
 void tun_mem_free(struct tun_mem *mem);
 struct tun_queue *tun_mem_queue(struct tun_mem *mem);
 
-/* Makes meta->len (up to 65535) bytes at data readable. -EAGAIN when capacity packets wait, -EINVAL, -ENOMEM. Copies. */
+/*
+ * Makes meta->len (up to 65535) bytes at data readable. -EAGAIN when capacity packets wait, -EINVAL, -ENOMEM.
+ * Copies.
+ */
 int tun_mem_push(struct tun_mem *mem, const struct train_packet *meta, const void *data) MUST_CHECK;
 /* Pushes a plain packet. */
 int tun_mem_push_plain(struct tun_mem *mem, const void *data, uint32_t len) MUST_CHECK;
@@ -38,7 +41,10 @@ struct tun_mem_packet *tun_mem_take(struct tun_mem *mem);
 
 /* From now on every send() fails with err (0: works again): -EAGAIN, -ENETDOWN, ... */
 void tun_mem_fail_send(struct tun_mem *mem, int err);
-/* From now on frames with these offloads are refused with -EOPNOTSUPP, as by a kernel that accepted the offload but cannot do it. */
+/*
+ * From now on frames with these offloads are refused with -EOPNOTSUPP, as by a kernel that accepted the
+ * offload but cannot do it.
+ */
 void tun_mem_reject(struct tun_mem *mem, unsigned offloads);
 /* The device is deleted: recv_many() and send() give -ENODEV, recv_wait() returns. */
 void tun_mem_unplug(struct tun_mem *mem);

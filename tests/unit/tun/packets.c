@@ -80,8 +80,8 @@ uint32_t packet_header_len(const struct packet_spec *s)
 	return packet_l4_offset(s) + (s->udp ? 8 : 20 + s->options_len);
 }
 
-uint32_t packet_build(const struct packet_spec *s, const uint8_t *payload, uint32_t payload_len, bool partial,
-	uint8_t *out)
+uint32_t packet_build(
+	const struct packet_spec *s, const uint8_t *payload, uint32_t payload_len, bool partial, uint8_t *out)
 {
 	const uint32_t header_len = packet_header_len(s), l4_offset = packet_l4_offset(s);
 	const uint32_t len = header_len + payload_len;
@@ -156,8 +156,8 @@ static uint16_t pseudo(const struct packet_spec *s, uint32_t l4_len)
 	return naive_sum(naive_sum(naive_sum(0, s->src, bytes), s->dst, bytes), rest, sizeof(rest));
 }
 
-uint32_t packet_segment(const struct packet_spec *super, const uint8_t *payload, uint32_t payload_len, uint32_t gso_size,
-	uint32_t i, uint8_t *out)
+uint32_t packet_segment(const struct packet_spec *super, const uint8_t *payload, uint32_t payload_len,
+	uint32_t gso_size, uint32_t i, uint8_t *out)
 {
 	const uint32_t at = i * gso_size;
 	const bool last = at + gso_size >= payload_len;

@@ -1,6 +1,6 @@
 /*
- * Packets for tests, made and cut byte by byte, with nothing of the code under test: the naive model that split and coalesce are
- * compared against.
+ * Packets for tests, made and cut byte by byte, with nothing of the code under test: the naive model that
+ * split and coalesce are compared against.
  */
 #pragma once
 
@@ -39,11 +39,11 @@ uint16_t naive_sum(uint32_t sum, const uint8_t *data, size_t len);
 void packet_random(struct packet_spec *s, uint64_t *state);
 uint32_t packet_header_len(const struct packet_spec *s);
 uint32_t packet_l4_offset(const struct packet_spec *s);
-/* Complete with checksums; partial: only the pseudo-header's sum in the TCP/UDP checksum field. Returns the length. */
+/* With checksums; partial: only the pseudo-header's sum in the TCP/UDP checksum field. Returns the length. */
 uint32_t packet_build(const struct packet_spec *s, const uint8_t *payload, uint32_t payload_len, bool partial,
 	uint8_t *out);
 /* Segment i (of nr) of a super-packet of this spec, as a kernel without offloads would have sent it. */
-uint32_t packet_segment(const struct packet_spec *super, const uint8_t *payload, uint32_t payload_len, uint32_t gso_size,
-	uint32_t i, uint8_t *out);
-/* The inverse of packet_build() for packets without IP options and extension headers. Returns the header length. */
+uint32_t packet_segment(const struct packet_spec *super, const uint8_t *payload, uint32_t payload_len,
+	uint32_t gso_size, uint32_t i, uint8_t *out);
+/* The inverse of packet_build(), without IP options and extension headers. Returns the header length. */
 uint32_t packet_parse(struct packet_spec *s, const uint8_t *packet);

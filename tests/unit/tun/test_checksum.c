@@ -35,7 +35,8 @@ Test(checksum, every_implementation_equals_the_naive_one_at_every_length_and_ali
 		for (size_t len = 0; len <= 2100; len++) {
 			const uint8_t *p = data + len % 67;
 
-			cr_assert_eq(wire(impl->add(0, p, len)), (uint16_t)~naive_sum(0, p, len), "%s, %zu bytes", impl->name, len);
+			cr_assert_eq(wire(impl->add(0, p, len)), (uint16_t)~naive_sum(0, p, len),
+				"%s, %zu bytes", impl->name, len);
 		}
 	}
 }
@@ -51,7 +52,8 @@ Test(checksum, lanes_do_not_overflow_at_the_longest_length)
 		for (const struct checksum_impl *impl = checksum_impls; impl->name; impl++)
 			if (impl->usable())
 				cr_assert_eq(wire(impl->add(0, data, CHECKSUM_BYTES_MAX)),
-					(uint16_t)~naive_sum(0, data, CHECKSUM_BYTES_MAX), "%s of %#x", impl->name, fill[f]);
+					(uint16_t)~naive_sum(0, data, CHECKSUM_BYTES_MAX), "%s of %#x",
+					impl->name, fill[f]);
 	}
 	free(data);
 }
@@ -66,7 +68,8 @@ Test(checksum, reads_nothing_past_the_end)
 		memset(data, 0xab, len);
 		for (const struct checksum_impl *impl = checksum_impls; impl->name; impl++)
 			if (impl->usable())
-				cr_assert_eq(wire(impl->add(0, data, len)), (uint16_t)~naive_sum(0, data, len));
+				cr_assert_eq(
+					wire(impl->add(0, data, len)), (uint16_t)~naive_sum(0, data, len));
 		free(data);
 	}
 }

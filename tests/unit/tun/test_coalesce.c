@@ -47,7 +47,9 @@ static void keep_run(const struct tun_frame *frame, const uint8_t *whole, unsign
 	static uint8_t again[PACKET_MAX];
 
 	cr_assert_eq(frame->flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
-	cr_assert_eq(frame->gso_type, s.udp ? TUN_GSO_UDP_L4 : s.v6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4);
+	cr_assert_eq(frame->gso_type, s.udp  ? TUN_GSO_UDP_L4
+				      : s.v6 ? VIRTIO_NET_HDR_GSO_TCPV6
+					     : VIRTIO_NET_HDR_GSO_TCPV4);
 	cr_assert_eq(frame->hdr_len, header_len);
 	cr_assert_eq(frame->csum_start, l4);
 	cr_assert_eq(frame->csum_offset, s.udp ? 6 : 16);
@@ -56,7 +58,8 @@ static void keep_run(const struct tun_frame *frame, const uint8_t *whole, unsign
 	cr_assert_eq(packet_build(&s, whole + header_len, payload_len, true, again), frame->len);
 	cr_assert(!memcmp(again, whole, frame->len));
 	for (unsigned i = 0; i < packets; i++)
-		keep(segment, packet_segment(&s, whole + header_len, payload_len, frame->gso_size, i, segment));
+		keep(segment,
+			packet_segment(&s, whole + header_len, payload_len, frame->gso_size, i, segment));
 }
 
 static void collect(void *arg, struct tun_frame *frame, unsigned packets)
@@ -106,8 +109,21 @@ static void add(struct coalesce *c, unsigned slot, const struct packet_spec *s, 
 static struct packet_spec flow(bool v6, bool udp)
 {
 	return (struct packet_spec){
-		.v6 = v6, .udp = udp, .src = {10, 1}, .dst = {10, 2}, .ttl = 64, .df = true, .id = 65530, .sport = 443, .dport = 5000,
-		.seq = 0xfffff000, .ack = 77, .window = 500, .flags = 0x10, .options_len = udp ? 0 : 12, .options = {1, 1, 8, 10},
+		.v6 = v6,
+		.udp = udp,
+		.src = {10, 1},
+		.dst = {10, 2},
+		.ttl = 64,
+		.df = true,
+		.id = 65530,
+		.sport = 443,
+		.dport = 5000,
+		.seq = 0xfffff000,
+		.ack = 77,
+		.window = 500,
+		.flags = 0x10,
+		.options_len = udp ? 0 : 12,
+		.options = {1, 1, 8, 10},
 	};
 }
 
@@ -118,19 +134,19 @@ static void next(struct packet_spec *s, uint32_t payload_len)
 }
 
 /* How many frames do two packets make, the second as changed? */
-#define FRAMES_OF_TWO(v6, udp, second_len, change)                                   \
-	({                                                                           \
-		struct coalesce c_;                                                  \
-		struct packet_spec s = flow(v6, udp);                                \
-		reset(&c_, TUN_CAN_TSO | TUN_CAN_USO);                               \
-		add(&c_, 0, &s, 1000);                                               \
-		next(&s, 1000);                                                      \
-		change;                                                              \
-		add(&c_, 1, &s, second_len);                                         \
-		coalesce_flush(&c_);                                                 \
-		coalesce_done(&c_);                                                  \
-		cr_assert_eq(sink.nr, 2);                                            \
-		sink.nr_frames;                                                      \
+#define FRAMES_OF_TWO(v6, udp, second_len, change)                                                           \
+	({                                                                                                   \
+		struct coalesce c_;                                                                          \
+		struct packet_spec s = flow(v6, udp);                                                        \
+		reset(&c_, TUN_CAN_TSO | TUN_CAN_USO);                                                       \
+		add(&c_, 0, &s, 1000);                                                                       \
+		next(&s, 1000);                                                                              \
+		change;                                                                                      \
+		add(&c_, 1, &s, second_len);                                                                 \
+		coalesce_flush(&c_);                                                                         \
+		coalesce_done(&c_);                                                                          \
+		cr_assert_eq(sink.nr, 2);                                                                    \
+		sink.nr_frames;                                                                              \
 	})
 
 Test(coalesce, joins_a_steady_run_into_one_frame)
@@ -197,7 +213,8 @@ Test(coalesce, joins_only_what_differs_in_sequence_alone)
 			cr_assert_eq(FRAMES_OF_TWO(v6, udp, 1000, s.dst[2]++), 2, "destination");
 			cr_assert_eq(FRAMES_OF_TWO(v6, udp, 1000, s.sport++), 2, "source port");
 			cr_assert_eq(FRAMES_OF_TWO(v6, udp, 1000, s.dport++), 2, "destination port");
-			cr_assert_eq(FRAMES_OF_TWO(v6, udp, 1000, s.udp ^= 1; s.options_len = 0), 2, "protocol");
+			cr_assert_eq(
+				FRAMES_OF_TWO(v6, udp, 1000, s.udp ^= 1; s.options_len = 0), 2, "protocol");
 		}
 	for (int v6 = 0; v6 < 2; v6++) {
 		cr_assert_eq(FRAMES_OF_TWO(v6, false, 1000, s.seq++), 2, "gap");
@@ -209,7 +226,8 @@ Test(coalesce, joins_only_what_differs_in_sequence_alone)
 		cr_assert_eq(FRAMES_OF_TWO(v6, false, 1000, s.flags = 0x18), 1, "PSH");
 		for (unsigned bit = 0; bit < 8; bit++)
 			if (bit != 3)
-				cr_assert_eq(FRAMES_OF_TWO(v6, false, 1000, s.flags ^= 1u << bit), 2, "flag %u", bit);
+				cr_assert_eq(FRAMES_OF_TWO(v6, false, 1000, s.flags ^= 1u << bit), 2,
+					"flag %u", bit);
 		cr_assert_eq(FRAMES_OF_TWO(v6, true, 1000, s.no_udp_checksum = true), 2, "no UDP checksum");
 	}
 	cr_assert_eq(FRAMES_OF_TWO(true, false, 1000, s.flow_label++), 2, "flow label");
@@ -391,15 +409,18 @@ static bool same_flow(const uint8_t *a, const uint8_t *b)
 
 static bool is_barrier(const uint8_t *p)
 {
-	return p[0] >> 4 == 6 ? p[6] != 6 && p[6] != 17 : p[0] != 0x45 || (p[9] != 6 && p[9] != 17) || (p[6] & 0x3f);
+	return p[0] >> 4 == 6 ? p[6] != 6 && p[6] != 17
+			      : p[0] != 0x45 || (p[9] != 6 && p[9] != 17) || (p[6] & 0x3f);
 }
 
-/* Equal but for the id of an atomic packet (RFC 6864), which may count on differently, and so the header checksum. */
+/*
+ * Equal but for the id of an atomic packet (RFC 6864), which may count differently, and the header checksum.
+ */
 static bool same_packet(const uint8_t *out, const uint8_t *in, uint32_t len)
 {
 	if (in[0] == 0x45 && (in[6] & 0x40) && naive_sum(0, in, 20) == 0xffff)
-		return naive_sum(0, out, 20) == 0xffff && !memcmp(out, in, 4) && !memcmp(out + 6, in + 6, 4) &&
-		       !memcmp(out + 12, in + 12, len - 12);
+		return naive_sum(0, out, 20) == 0xffff && !memcmp(out, in, 4) &&
+		       !memcmp(out + 6, in + 6, 4) && !memcmp(out + 12, in + 12, len - 12);
 	return !memcmp(out, in, len);
 }
 
@@ -511,7 +532,8 @@ Test(coalesce, random_traffic_comes_out_packet_for_packet_in_flow_order, .timeou
 					o++;
 			cr_assert(o < nr && !taken[o], "round %u: packet %u is lost", round, i);
 			cr_assert_eq(sink.packet[o].len, lens[i], "round %u, packet %u", round, i);
-			cr_assert(same_packet(sink.packet[o].data, original[i], lens[i]), "round %u, packet %u", round, i);
+			cr_assert(same_packet(sink.packet[o].data, original[i], lens[i]),
+				"round %u, packet %u", round, i);
 			taken[o] = true;
 		}
 	}
@@ -562,11 +584,13 @@ Test(coalesce, refused_frame_is_sent_in_pieces_also_when_room_is_short)
 		for (struct tun_mem_packet *p; (p = tun_mem_take(mem)); free(p))
 			keep(p->data, p->meta.len);
 		cr_assert(send_again >= 5);
-		cr_assert_eq(atomic_load(&tun_mem_queue(mem)->offloads), kind & 2 ? TUN_CAN_TSO : TUN_CAN_USO);
+		cr_assert_eq(
+			atomic_load(&tun_mem_queue(mem)->offloads), kind & 2 ? TUN_CAN_TSO : TUN_CAN_USO);
 		cr_assert_eq(sink.nr, 40);
 		for (unsigned i = 0; i < 40; i++) {
 			cr_assert_eq(sink.packet[i].len, len);
-			cr_assert_eq(memcmp(sink.packet[i].data, original[i], len), 0, "kind %d, packet %u", kind, i);
+			cr_assert_eq(memcmp(sink.packet[i].data, original[i], len), 0, "kind %d, packet %u",
+				kind, i);
 		}
 		coalesce_done(&c);
 		tun_mem_free(mem);

@@ -120,7 +120,8 @@ Test(inner, merges_ecn_as_rfc_6040_figure_4)
 				make(&s, v6, 20, packet);
 				inner_set_ecn(packet, in);
 				err = inner_ecn_decapsulate(packet, out);
-				cr_assert_eq(err, figure4[in][out] < 0 ? -EBADMSG : 0, "inner %d outer %d", in, out);
+				cr_assert_eq(err, figure4[in][out] < 0 ? -EBADMSG : 0, "inner %d outer %d",
+					in, out);
 				cr_assert_eq(inner_ecn(packet), figure4[in][out] < 0 ? in : figure4[in][out]);
 				cr_assert_eq(inner_ecn_encapsulate(packet), inner_ecn(packet));
 			}
@@ -214,7 +215,8 @@ Test(inner, unreachable_never_answers_icmp_errors_fragments_or_groups)
 	packet[9] = 1;
 	for (unsigned type = 0; type < 256; type++) {
 		packet[20] = (uint8_t)type;
-		cr_assert_eq(!ANSWERS(), type == 3 || type == 4 || type == 5 || type == 11 || type == 12, "ICMP type %u", type);
+		cr_assert_eq(!ANSWERS(), type == 3 || type == 4 || type == 5 || type == 11 || type == 12,
+			"ICMP type %u", type);
 	}
 	packet[9] = 17;
 	cr_assert(ANSWERS());

@@ -27,7 +27,9 @@ static struct train_packet super(const struct packet_spec *s, uint32_t payload_l
 	return (struct train_packet){
 		.len = packet_build(s, payload, payload_len, true, packet),
 		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
-		.gso_type = s->udp ? TUN_GSO_UDP_L4 : s->v6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4,
+		.gso_type = s->udp  ? TUN_GSO_UDP_L4
+			    : s->v6 ? VIRTIO_NET_HDR_GSO_TCPV6
+				    : VIRTIO_NET_HDR_GSO_TCPV4,
 		.gso_size = gso_size,
 		.csum_start = (uint16_t)packet_l4_offset(s),
 		.csum_offset = s->udp ? 6 : 16,
@@ -35,7 +37,8 @@ static struct train_packet super(const struct packet_spec *s, uint32_t payload_l
 }
 
 /* Cuts packet[] and compares each segment, padding included, with the naive one. */
-static void check_all(const struct packet_spec *s, const struct train_packet *p, uint32_t payload_len, uint32_t mtu)
+static void check_all(
+	const struct packet_spec *s, const struct train_packet *p, uint32_t payload_len, uint32_t mtu)
 {
 	static uint8_t want[PACKET_MAX];
 	const uint32_t nr = payload_len ? (payload_len + p->gso_size - 1) / p->gso_size : 1;
@@ -221,12 +224,12 @@ Test(split, refuses_malformed_packets)
 	struct train_packet p = good;
 	struct split split;
 
-#define REFUSES(change)                                                        \
-	do {                                                                   \
-		p = super(&tcp, 3000, 1000);                                   \
-		cr_assert_eq(split_begin(&split, packet, &p, 1420), 0);        \
-		change;                                                        \
-		cr_assert_eq(split_begin(&split, packet, &p, 1420), -EINVAL, #change); \
+#define REFUSES(change)                                                                                      \
+	do {                                                                                                 \
+		p = super(&tcp, 3000, 1000);                                                                 \
+		cr_assert_eq(split_begin(&split, packet, &p, 1420), 0);                                      \
+		change;                                                                                      \
+		cr_assert_eq(split_begin(&split, packet, &p, 1420), -EINVAL, #change);                       \
 	} while (0)
 	REFUSES(p.gso_size = 0);
 	REFUSES(p.gso_type = VIRTIO_NET_HDR_GSO_TCPV6);

@@ -97,7 +97,8 @@ static void udp_send(int fd, const char *to, uint16_t port, const void *data, si
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
 
 	inet_pton(AF_INET, to, &a.sin_addr);
-	cr_assert_eq(sendto(fd, data, len, 0, (struct sockaddr *)&a, sizeof(a)), (ssize_t)len, "%s", strerror(errno));
+	cr_assert_eq(sendto(fd, data, len, 0, (struct sockaddr *)&a, sizeof(a)), (ssize_t)len, "%s",
+		strerror(errno));
 }
 
 static int receive(unsigned queue)
@@ -200,7 +201,9 @@ Test(tun_device, reads_many_packets_into_one_train)
 		cr_assert_eq(train.data[p->offset + 28], (uint8_t)i);
 		cr_assert_eq(split_begin(&split, train.data + p->offset, p, 1420), 0);
 		cr_assert(split_next(&split, &seg));
-		cr_assert_eq(naive_sum(naive_sum(17 + p->len - 20, seg.data + 12, 8), seg.data + 20, seg.len - 20), 0xffff);
+		cr_assert_eq(
+			naive_sum(naive_sum(17 + p->len - 20, seg.data + 12, 8), seg.data + 20, seg.len - 20),
+			0xffff);
 	}
 	cr_assert_eq(receive(0), 300 - TRAIN_PACKETS_MAX);
 	cr_assert_eq(receive(0), 0);
@@ -218,7 +221,7 @@ static void emit(void *arg, struct tun_frame *frame, unsigned packets)
 	cr_assert_eq(emit_to->ops->send(emit_to, frame), 0);
 }
 
-/* What leaves by a socket as one USO super-packet is cut, turned round, joined, written, and received by another socket. */
+/* A USO super-packet of one socket is cut, turned round, joined, written, and received by another. */
 Test(tun_device, udp_super_packet_makes_the_round_trip)
 {
 	static uint8_t sent[30 * 1200 + 300], wire[64][1500], got[1500];
@@ -252,7 +255,8 @@ Test(tun_device, udp_super_packet_makes_the_round_trip)
 		uint8_t swap[4];
 
 		memcpy(w, seg.data, seg.len);
-		cr_assert_eq(naive_sum(naive_sum(17 + seg.len - 20, w + 12, 8), w + 20, seg.len - 20), 0xffff);
+		cr_assert_eq(
+			naive_sum(naive_sum(17 + seg.len - 20, w + 12, 8), w + 20, seg.len - 20), 0xffff);
 		memcpy(swap, w + 12, 4);
 		memcpy(w + 12, w + 16, 4);
 		memcpy(w + 16, swap, 4);
@@ -274,7 +278,7 @@ Test(tun_device, udp_super_packet_makes_the_round_trip)
 	tun_device_close(dev);
 }
 
-/* A whole TCP connection over the device, turned round at the far end by swapping addresses: it talks to itself. */
+/* A TCP connection over the device, turned round at the far end by swapping addresses: it talks to itself. */
 static void *mirror(void *arg)
 {
 	static uint8_t wire[128][1500];
@@ -288,7 +292,9 @@ static void *mirror(void *arg)
 			struct split split;
 			unsigned nr = 0;
 
-			cr_assert_eq(split_begin(&split, train.data + train.packet[i].offset, &train.packet[i], 1420), 0);
+			cr_assert_eq(split_begin(&split, train.data + train.packet[i].offset,
+					     &train.packet[i], 1420),
+				0);
 			while (split_next(&split, &seg)) {
 				uint8_t *w = wire[nr++];
 				uint8_t swap[4];
@@ -433,8 +439,13 @@ Test(tun_device, down_interface_costs_no_offload)
 	struct packet_spec s = {.src = {10, 99, 0, 2}, .dst = {10, 99, 0, 1}, .ttl = 64, .flags = 0x10};
 	struct tun_queue *q;
 	struct tun_frame frame = {
-		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .hdr_len = 40, .gso_size = 1000,
-		.csum_start = 20, .csum_offset = 16, .nr_iov = 2,
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+		.hdr_len = 40,
+		.gso_size = 1000,
+		.csum_start = 20,
+		.csum_offset = 16,
+		.nr_iov = 2,
 	};
 	unsigned offloads;
 
@@ -501,15 +512,20 @@ Test(tun_device, flow_stays_on_its_queue_wherever_its_replies_are_written)
 	fd = udp_socket(LOCAL, 1000);
 	for (uint16_t port = 2000; port < 2200; port++) {
 		const unsigned home = queue_of_flow(fd, port);
-		struct packet_spec reply = {
-			.udp = true, .src = {10, 99, 0, 2}, .dst = {10, 99, 0, 1}, .ttl = 64, .sport = port, .dport = 1000};
+		struct packet_spec reply = {.udp = true,
+			.src = {10, 99, 0, 2},
+			.dst = {10, 99, 0, 1},
+			.ttl = 64,
+			.sport = port,
+			.dport = 1000};
 		uint8_t packet[64];
 		const uint32_t len = packet_build(&reply, (const uint8_t *)"y", 1, false, packet);
 
 		nr[home]++;
 		for (unsigned q = 0; q < 4; q++) {
 			cr_assert_eq(send_packet(q, packet, len), 0);
-			cr_assert_eq(queue_of_flow(fd, port), home, "port %u after a reply on queue %u", port, q);
+			cr_assert_eq(
+				queue_of_flow(fd, port), home, "port %u after a reply on queue %u", port, q);
 		}
 	}
 	for (unsigned q = 0; q < 4; q++)
@@ -535,7 +551,8 @@ static int udp6_socket_configured(void)
 		return -1;
 	inet_pton(AF_INET6, "fd99::1", &request.address);
 	/* the namespace's default is detection of duplicates, which a device without neighbours leaves out */
-	if (ioctl(fd, SIOCSIFADDR, &request) || (a.sin6_addr = request.address, bind(fd, (struct sockaddr *)&a, sizeof(a)))) {
+	if (ioctl(fd, SIOCSIFADDR, &request) ||
+		(a.sin6_addr = request.address, bind(fd, (struct sockaddr *)&a, sizeof(a)))) {
 		close(fd);
 		return -1;
 	}
@@ -554,12 +571,14 @@ Test(tun_device, ipv6_flows_are_steered_too)
 	if (fd < 0 || !tun_device_steering(dev))
 		cr_skip_test("no IPv6 here, or this process may not load a steering program");
 	for (uint16_t round = 0; round < 400; round++) {
-		struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)(2000 + round / 2))};
+		struct sockaddr_in6 to = {
+			.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)(2000 + round / 2))};
 		static int home;
 		int found = -1;
 
 		inet_pton(AF_INET6, "fd99::2", &to.sin6_addr);
-		cr_assert_eq(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)), 1, "%s", strerror(errno));
+		cr_assert_eq(
+			sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)), 1, "%s", strerror(errno));
 		for (int q = 0; q < 4; q++) {
 			cr_assert(receive((unsigned)q) >= 0);
 			for (unsigned i = 0; i < train.nr; i++) {

@@ -28,7 +28,12 @@ static void frame_of(struct tun_frame *frame, uint8_t gso_type, char *data)
 Test(tun_mem, receives_what_was_pushed_in_order_and_aligned)
 {
 	static const uint8_t data[3000] = {9};
-	struct train_packet meta = {.len = 3000, .flags = 1, .gso_type = 4, .gso_size = 1000, .csum_start = 40, .csum_offset = 16};
+	struct train_packet meta = {.len = 3000,
+		.flags = 1,
+		.gso_type = 4,
+		.gso_size = 1000,
+		.csum_start = 40,
+		.csum_offset = 16};
 
 	setup(0, 2);
 	cr_assert_eq(queue->ops->recv_many(queue, &train), 0);
