@@ -116,7 +116,7 @@ int main(void)
 {
 	uint64_t rounds = stress_rounds(4000000);
 
-	run(8, rounds);
-	run(CHANNEL_SLOTS, rounds);
+	run(8, MAX(rounds / 4, PRODUCERS));
+	run(CHANNEL_SLOTS, MAX(rounds, PRODUCERS));
 	return 0;
 }
