@@ -550,11 +550,15 @@ static int udp6_socket_configured(void)
 	if (fd < 0)
 		return -1;
 	inet_pton(AF_INET6, "fd99::1", &request.address);
-	/* the namespace's default is detection of duplicates, which a device without neighbours leaves out */
-	if (ioctl(fd, SIOCSIFADDR, &request) ||
-		(a.sin6_addr = request.address, bind(fd, (struct sockaddr *)&a, sizeof(a)))) {
+	if (ioctl(fd, SIOCSIFADDR, &request)) {
 		close(fd);
 		return -1;
+	}
+	a.sin6_addr = request.address;
+	/* the kernel declares the address usable in its own time */
+	for (unsigned i = 0; i < 300 && bind(fd, (struct sockaddr *)&a, sizeof(a)); i++) {
+		cr_assert_eq(errno, EADDRNOTAVAIL);
+		usleep(10000);
 	}
 	return fd;
 }
