@@ -69,7 +69,7 @@ int pipeline_start(struct pipeline **out, const struct pipeline_config *config)
 	if (!err)
 		err = start(&p->udp_rx.thread, &p->udp_rx.started, udp_rx_run, &p->udp_rx, "udp-rx");
 	for (unsigned i = 0; i < nr && !err; i++) {
-		char name[16];
+		char name[32];
 
 		snprintf(name, sizeof(name), "tun-tx%u", i);
 		err = start(&p->tun_tx[i].thread, &p->tun_tx[i].started, tun_tx_run, &p->tun_tx[i], name);
