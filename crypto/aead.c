@@ -6,7 +6,10 @@
 
 #include "crypto/aead_backends.h"
 
-/* One measurement: trains as the egress path makes them, the best of a few rounds so that a preempted one is void. */
+/*
+ * One measurement: trains as the egress path makes them, the best of a few rounds so that a preempted one is
+ * void.
+ */
 #define MEASURE_SEGMENTS 48
 #define MEASURE_SEGMENT_BYTES 1280
 #define MEASURE_ROUNDS 3
@@ -57,7 +60,7 @@ const struct aead_backend *aead_fastest(struct aead_result *results, unsigned *n
 			fastest_rate = rate;
 		}
 		if (results != NULL)
-			results[nr] = (struct aead_result){ aead_backends[nr]->name, rate };
+			results[nr] = (struct aead_result){aead_backends[nr]->name, rate};
 	}
 	if (nr_results != NULL)
 		*nr_results = nr;
@@ -87,7 +90,7 @@ static double measure(const struct aead_backend *backend, uint8_t *memory)
 		uint64_t segments = 0;
 
 		do {
-			struct measure_source source = { { measure_next }, memory, memory + half, 0 };
+			struct measure_source source = {{measure_next}, memory, memory + half, 0};
 
 			segments += aead->seal_train(aead, key, segments, &source.source);
 			elapsed = clock_ns() - start;
@@ -105,7 +108,7 @@ static bool measure_next(struct aead_seal_source *source, struct aead_seal_seg *
 
 	if (m->i == MEASURE_SEGMENTS)
 		return false;
-	*seg = (struct aead_seal_seg){ m->dst + offset, m->src + offset, MEASURE_SEGMENT_BYTES };
+	*seg = (struct aead_seal_seg){m->dst + offset, m->src + offset, MEASURE_SEGMENT_BYTES};
 	m->i++;
 	return true;
 }

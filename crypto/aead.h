@@ -1,7 +1,8 @@
 /*
  * ChaCha20-Poly1305 as the transport uses it (RFC 8439, empty associated data, nonce = 4 zero bytes and the
- * little-endian 64-bit counter), a train at a time, behind one table of backends: intel-ipsec-mb, libcrypto and
- * libsodium. All give the same bytes. An aead context belongs to one thread and lives as long as the thread.
+ * little-endian 64-bit counter), a train at a time, behind one table of backends: intel-ipsec-mb, libcrypto
+ * and libsodium. All give the same bytes. An aead context belongs to one thread and lives as long as the
+ * thread.
  */
 #pragma once
 
@@ -12,7 +13,10 @@
 
 struct aead;
 
-/* One segment to seal: len plaintext bytes at src become len + AEAD_TAG_BYTES at dst. No overlap, or dst == src. */
+/*
+ * One segment to seal: len plaintext bytes at src become len + AEAD_TAG_BYTES at dst. No overlap, or dst ==
+ * src.
+ */
 struct aead_seal_seg {
 	uint8_t *dst;
 	const uint8_t *src;
@@ -44,14 +48,17 @@ struct aead_backend {
 struct aead {
 	const struct aead_backend *backend;
 	/*
-	 * Seals every segment of source with consecutive counters from counter on; returns how many were sealed.
-	 * Cannot fail.
+	 * Seals every segment of source with consecutive counters from counter on; returns how many were
+	 * sealed. Cannot fail.
 	 */
 	unsigned (*seal_train)(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], uint64_t counter,
 		struct aead_seal_source *source);
-	/* Opens nr segments in place; sets ok of each; the bytes of a failed one are unspecified. Returns how many are ok. */
-	unsigned (*open_train)(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], struct aead_open_seg *segs,
-		unsigned nr);
+	/*
+	 * Opens nr segments in place; sets ok of each; the bytes of a failed one are unspecified. Returns how
+	 * many are ok.
+	 */
+	unsigned (*open_train)(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
+		struct aead_open_seg *segs, unsigned nr);
 	void (*free)(struct aead *aead);
 };
 
@@ -68,9 +75,9 @@ struct aead_result {
 };
 
 /*
- * Measures every usable backend for a few milliseconds on 1280-byte segments and returns the fastest; never NULL.
- * When results is not NULL (room for AEAD_BACKENDS_MAX), each backend's figure is written there for the log, in
- * the order of aead_backends, and their number to *nr_results. Control thread, start-up.
+ * Measures every usable backend for a few milliseconds on 1280-byte segments and returns the fastest; never
+ * NULL. When results is not NULL (room for AEAD_BACKENDS_MAX), each backend's figure is written there for the
+ * log, in the order of aead_backends, and their number to *nr_results. Control thread, start-up.
  */
 const struct aead_backend *aead_fastest(struct aead_result *results, unsigned *nr_results);
 

@@ -1,9 +1,9 @@
 /*
- * intel-ipsec-mb's single-buffer ChaCha20-Poly1305 through the job API. A job of this cipher is complete when its
- * submission returns, so one manager with one job in flight serves a thread.
+ * intel-ipsec-mb's single-buffer ChaCha20-Poly1305 through the job API. A job of this cipher is complete when
+ * its submission returns, so one manager with one job in flight serves a thread.
  *
- * Measured (AVX-512, 1420-byte and 64-byte segments, Gbit/s): unchecked jobs 24.6 and 4.4, checked jobs 24.1 and
- * 4.1, the init/update/finalize functions 20.2 and 2.5: only the job API derives the Poly1305 key and the
+ * Measured (AVX-512, 1420-byte and 64-byte segments, Gbit/s): unchecked jobs 24.6 and 4.4, checked jobs 24.1
+ * and 4.1, the init/update/finalize functions 20.2 and 2.5: only the job API derives the Poly1305 key and the
  * first blocks of the keystream in one go. Below AVX-512 the three are equal.
  */
 #include "crypto/aead_backends.h"
@@ -66,8 +66,8 @@ static unsigned seal_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
 	return nr;
 }
 
-static unsigned open_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], struct aead_open_seg *segs,
-	unsigned nr)
+static unsigned open_train(
+	struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], struct aead_open_seg *segs, unsigned nr)
 {
 	struct ipsec_mb_aead *mb = CONTAINER_OF(aead, struct ipsec_mb_aead, aead);
 	uint8_t tag[AEAD_TAG_BYTES];
@@ -78,7 +78,8 @@ static unsigned open_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
 		uint32_t text_len = seg->len - AEAD_TAG_BYTES;
 
 		seg->ok = seg->len >= AEAD_TAG_BYTES &&
-			  run_job(mb->mgr, IMB_DIR_DECRYPT, key, seg->counter, seg->data, seg->data, text_len, tag) &&
+			  run_job(mb->mgr, IMB_DIR_DECRYPT, key, seg->counter, seg->data, seg->data, text_len,
+				  tag) &&
 			  sodium_memcmp(tag, seg->data + text_len, sizeof(tag)) == 0;
 		nr_ok += seg->ok;
 	}
@@ -97,7 +98,7 @@ static void ipsec_mb_free(struct aead *aead)
 static struct aead *ipsec_mb_new(int *err)
 {
 	struct ipsec_mb_aead *mb = malloc(sizeof(*mb));
-	uint8_t probe[AEAD_KEY_BYTES] = { 0 };
+	uint8_t probe[AEAD_KEY_BYTES] = {0};
 
 	if (mb == NULL) {
 		*err = -ENOMEM;
@@ -117,7 +118,8 @@ static struct aead *ipsec_mb_new(int *err)
 	}
 	init_mb_mgr_auto(mb->mgr, NULL); /* AVX-512, AVX2, AVX or SSE, as the CPU has them */
 	/* A cipher that completes later, or not at all, is none for us. */
-	if (imb_get_errno(mb->mgr) != 0 || !run_job(mb->mgr, IMB_DIR_ENCRYPT, probe, 0, probe, probe, 0, probe)) {
+	if (imb_get_errno(mb->mgr) != 0 ||
+		!run_job(mb->mgr, IMB_DIR_ENCRYPT, probe, 0, probe, probe, 0, probe)) {
 		ipsec_mb_free(&mb->aead);
 		*err = -ENOTSUP;
 		return NULL;
@@ -125,4 +127,4 @@ static struct aead *ipsec_mb_new(int *err)
 	return &mb->aead;
 }
 
-const struct aead_backend aead_ipsec_mb = { .name = "ipsec-mb", .new = ipsec_mb_new };
+const struct aead_backend aead_ipsec_mb = {.name = "ipsec-mb", .new = ipsec_mb_new};

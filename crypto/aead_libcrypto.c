@@ -1,6 +1,6 @@
 /*
- * OpenSSL's EVP. The cipher is fetched once a context and the key set once a train; a segment costs a new IV, the
- * update, and the tag. The EVP context keeps the key of the last train; freeing it clears that.
+ * OpenSSL's EVP. The cipher is fetched once a context and the key set once a train; a segment costs a new IV,
+ * the update, and the tag. The EVP context keeps the key of the last train; freeing it clears that.
  */
 #include "crypto/aead_backends.h"
 
@@ -33,7 +33,10 @@ static unsigned seal_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
 	struct aead_seal_seg seg;
 	unsigned nr = 0;
 
-	/* Nothing here fails with these arguments; if it did, what lies in dst could be plaintext. Never send that. */
+	/*
+	 * Nothing here fails with these arguments; if it did, what lies in dst could be plaintext. Never send
+	 * that.
+	 */
 	if (EVP_EncryptInit_ex2(lc->ctx, NULL, key, NULL, NULL) != 1)
 		abort();
 	while (source->next(source, &seg)) {
@@ -61,8 +64,8 @@ static bool open_segment(EVP_CIPHER_CTX *ctx, const struct aead_open_seg *seg)
 	       EVP_DecryptFinal_ex(ctx, seg->data + text_len, &len) == 1;
 }
 
-static unsigned open_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], struct aead_open_seg *segs,
-	unsigned nr)
+static unsigned open_train(
+	struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], struct aead_open_seg *segs, unsigned nr)
 {
 	struct libcrypto_aead *lc = CONTAINER_OF(aead, struct libcrypto_aead, aead);
 	bool has_key = EVP_DecryptInit_ex2(lc->ctx, NULL, key, NULL, NULL) == 1;
@@ -120,4 +123,4 @@ err_free:
 	return NULL;
 }
 
-const struct aead_backend aead_libcrypto = { .name = "libcrypto", .new = libcrypto_new };
+const struct aead_backend aead_libcrypto = {.name = "libcrypto", .new = libcrypto_new};

@@ -14,14 +14,15 @@ static unsigned seal_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
 
 	while (source->next(source, &seg)) {
 		aead_nonce(nonce, counter + nr);
-		crypto_aead_chacha20poly1305_ietf_encrypt(seg.dst, NULL, seg.src, seg.len, NULL, 0, NULL, nonce, key);
+		crypto_aead_chacha20poly1305_ietf_encrypt(
+			seg.dst, NULL, seg.src, seg.len, NULL, 0, NULL, nonce, key);
 		nr++;
 	}
 	return nr;
 }
 
-static unsigned open_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], struct aead_open_seg *segs,
-	unsigned nr)
+static unsigned open_train(
+	struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], struct aead_open_seg *segs, unsigned nr)
 {
 	uint8_t nonce[AEAD_NONCE_BYTES];
 	unsigned nr_ok = 0;
@@ -60,4 +61,4 @@ static struct aead *libsodium_new(int *err)
 	return aead;
 }
 
-const struct aead_backend aead_libsodium = { .name = "libsodium", .new = libsodium_new };
+const struct aead_backend aead_libsodium = {.name = "libsodium", .new = libsodium_new};

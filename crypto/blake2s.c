@@ -8,8 +8,8 @@
 
 static void update(blake2s_state *state, const void *in, size_t in_len);
 static void final(blake2s_state *state, uint8_t *out, size_t out_len);
-static void hmac_pass(uint8_t out[BLAKE2S_BYTES], const uint8_t block[BLOCK_BYTES], uint8_t pad, const void *in,
-	size_t in_len);
+static void hmac_pass(uint8_t out[BLAKE2S_BYTES], const uint8_t block[BLOCK_BYTES], uint8_t pad,
+	const void *in, size_t in_len);
 
 void blake2s_hash(uint8_t out[BLAKE2S_BYTES], const void *a, size_t a_len, const void *b, size_t b_len)
 {
@@ -21,7 +21,8 @@ void blake2s_hash(uint8_t out[BLAKE2S_BYTES], const void *a, size_t a_len, const
 	final(&state, out, BLAKE2S_BYTES);
 }
 
-void blake2s_mac(uint8_t *out, size_t out_len, const uint8_t *key, size_t key_len, const void *in, size_t in_len)
+void blake2s_mac(
+	uint8_t *out, size_t out_len, const uint8_t *key, size_t key_len, const void *in, size_t in_len)
 {
 	blake2s_state state;
 
@@ -31,9 +32,10 @@ void blake2s_mac(uint8_t *out, size_t out_len, const uint8_t *key, size_t key_le
 	final(&state, out, out_len);
 }
 
-void blake2s_hmac(uint8_t out[BLAKE2S_BYTES], const uint8_t *key, size_t key_len, const void *in, size_t in_len)
+void blake2s_hmac(
+	uint8_t out[BLAKE2S_BYTES], const uint8_t *key, size_t key_len, const void *in, size_t in_len)
 {
-	uint8_t block[BLOCK_BYTES] = { 0 };
+	uint8_t block[BLOCK_BYTES] = {0};
 	uint8_t inner[BLAKE2S_BYTES];
 
 	assert(key_len <= BLOCK_BYTES);
@@ -83,8 +85,8 @@ static void final(blake2s_state *state, uint8_t *out, size_t out_len)
 	secret_zero(state, sizeof(*state));
 }
 
-static void hmac_pass(uint8_t out[BLAKE2S_BYTES], const uint8_t block[BLOCK_BYTES], uint8_t pad, const void *in,
-	size_t in_len)
+static void hmac_pass(uint8_t out[BLAKE2S_BYTES], const uint8_t block[BLOCK_BYTES], uint8_t pad,
+	const void *in, size_t in_len)
 {
 	uint8_t padded[BLOCK_BYTES];
 

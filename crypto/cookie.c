@@ -23,8 +23,8 @@ void cookie_checker_set_key(struct cookie_checker *c, const uint8_t own_public[3
 	derive_keys(c->mac1_key, c->cookie_key, own_public);
 }
 
-enum cookie_verdict cookie_checker_verify(struct cookie_checker *c, const void *msg, size_t len, const uint8_t *source,
-	size_t source_len, bool check_mac2, uint64_t now_ns)
+enum cookie_verdict cookie_checker_verify(struct cookie_checker *c, const void *msg, size_t len,
+	const uint8_t *source, size_t source_len, bool check_mac2, uint64_t now_ns)
 {
 	const uint8_t *bytes = msg;
 	uint8_t mac[WIRE_MAC_BYTES];
@@ -91,8 +91,9 @@ int cookie_jar_consume(struct cookie_jar *jar, const struct wire_cookie *reply, 
 
 	if (!jar->has_last_mac1)
 		return -EINVAL;
-	if (crypto_aead_xchacha20poly1305_ietf_decrypt(cookie, NULL, NULL, reply->cookie, sizeof(reply->cookie),
-		    jar->last_mac1, sizeof(jar->last_mac1), reply->nonce, jar->cookie_key) != 0)
+	if (crypto_aead_xchacha20poly1305_ietf_decrypt(cookie, NULL, NULL, reply->cookie,
+		    sizeof(reply->cookie), jar->last_mac1, sizeof(jar->last_mac1), reply->nonce,
+		    jar->cookie_key) != 0)
 		return -EBADMSG;
 	memcpy(jar->cookie, cookie, sizeof(jar->cookie));
 	secret_zero(cookie, sizeof(cookie));

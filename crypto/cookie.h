@@ -1,6 +1,6 @@
 /*
- * mac1, mac2 and cookie replies (WireGuard paper, section 5.4.7). The checker is one per interface, the jar one per peer. Crypto thread;
- * cookie_checker_mac1() is also called by fuzz targets. Time is boottime nanoseconds.
+ * mac1, mac2 and cookie replies (WireGuard paper, section 5.4.7). The checker is one per interface, the jar
+ * one per peer. Crypto thread. Time is boottime nanoseconds.
  */
 #pragma once
 
@@ -23,9 +23,12 @@ enum cookie_verdict {
 
 /* After the own public key changed. */
 void cookie_checker_set_key(struct cookie_checker *c, const uint8_t own_public[32]);
-/* msg of len bytes ends in mac1 and mac2. source: address and port bytes. mac2 is looked at only when check_mac2. Constant time compares. */
-enum cookie_verdict cookie_checker_verify(struct cookie_checker *c, const void *msg, size_t len, const uint8_t *source,
-	size_t source_len, bool check_mac2, uint64_t now_ns);
+/*
+ * msg of len bytes ends in mac1 and mac2. source: address and port bytes. mac2 is looked at only when
+ * check_mac2. Constant time compares.
+ */
+enum cookie_verdict cookie_checker_verify(struct cookie_checker *c, const void *msg, size_t len,
+	const uint8_t *source, size_t source_len, bool check_mac2, uint64_t now_ns);
 /* The cookie reply to msg (len bytes) from source; receiver is msg's sender index. */
 void cookie_reply_create(struct cookie_checker *c, struct wire_cookie *reply, const void *msg, size_t len,
 	uint32_t receiver, const uint8_t *source, size_t source_len, uint64_t now_ns);
@@ -41,5 +44,5 @@ struct cookie_jar {
 void cookie_jar_init(struct cookie_jar *jar, const uint8_t peer_public[32]);
 /* Writes mac1 and, with a fresh cookie, mac2 (else zeros) at the end of msg. Remembers mac1. */
 void cookie_jar_sign(struct cookie_jar *jar, void *msg, size_t len, uint64_t now_ns);
-/* -EBADMSG if it does not authenticate against the last mac1 sent, -EINVAL if none was. */
+/* -EBADMSG if it does not authenticate against the last mac1 sent, -EINVAL if none awaits a reply. */
 int cookie_jar_consume(struct cookie_jar *jar, const struct wire_cookie *reply, uint64_t now_ns) MUST_CHECK;

@@ -1,6 +1,6 @@
 /*
- * The keys of one session, both directions (WireGuard paper, section 5.4.5), made by the crypto thread, published by
- * receiver index, retired through RCU and zeroed on free.
+ * The keys of one session, both directions (WireGuard paper, section 5.4.5), made by the crypto thread,
+ * published by receiver index, retired through RCU and zeroed on free.
  *
  *	field           written by                  read by
  *	send half       crypto thread               crypto thread
@@ -24,9 +24,9 @@ struct keypair {
 	uint32_t local_index;
 	uint64_t created_ns; /* boottime */
 	bool initiator;
-	_Atomic bool confirmed;    /* authenticated data was received under it (responder: key confirmation) */
-	_Atomic bool retired;      /* the decrypt thread must not accept data any more */
-	_Atomic bool rekey_noted;  /* decrypt thread asked for the one receive-side rekey */
+	_Atomic bool confirmed;   /* authenticated data was received under it (responder: key confirmation) */
+	_Atomic bool retired;     /* the decrypt thread must not accept data any more */
+	_Atomic bool rekey_noted; /* decrypt thread asked for the one receive-side rekey */
 	/* receive half */
 	CACHE_ALIGNED uint8_t receive_key[AEAD_KEY_BYTES];
 	struct replay replay;

@@ -10,15 +10,17 @@ static const char identifier[] = "WireGuard v1 zx2c4 Jason@zx2c4.com";
 
 #define INITIATION_INTERVAL_NS (20 * NS_PER_MS)
 #define TAI64_EPOCH UINT64_C(0x400000000000000a) /* of 1970-01-01: TAI was 10 s ahead then */
-/* The largest power of two below the interval, so that whitening still tells two accepted initiations apart. */
+/*
+ * The largest power of two below the interval, so that whitening still tells two accepted initiations apart.
+ */
 #define TIMESTAMP_WHITENED_NS UINT32_C(0xffffff)
 
 static void begin(struct noise_symmetric *s, const uint8_t responder_public[NOISE_KEY_BYTES]);
 static void resume(struct noise_symmetric *s, const uint8_t hash[NOISE_HASH_BYTES],
 	const uint8_t chaining_key[NOISE_HASH_BYTES]);
 static void store(struct noise_handshake *hs, const struct noise_symmetric *s, enum noise_state state);
-static int mix_static_static(struct noise_symmetric *s, struct noise_handshake *hs, const struct noise_identity *id)
-	MUST_CHECK;
+static int mix_static_static(
+	struct noise_symmetric *s, struct noise_handshake *hs, const struct noise_identity *id) MUST_CHECK;
 static void ephemeral_generate(uint8_t private_key[NOISE_KEY_BYTES], uint8_t public_key[NOISE_KEY_BYTES]);
 static void clamp(uint8_t private_key[NOISE_KEY_BYTES]);
 static void key_zero(uint8_t (*key)[NOISE_KEY_BYTES]);
@@ -177,8 +179,8 @@ int noise_response_create(struct noise_handshake *hs, uint32_t local_index, stru
 	return 0;
 }
 
-int noise_response_consume(struct noise_handshake *hs, const struct noise_identity *id,
-	const struct wire_response *msg)
+int noise_response_consume(
+	struct noise_handshake *hs, const struct noise_identity *id, const struct wire_response *msg)
 {
 	struct noise_symmetric s NOISE_SYMMETRIC_SCOPED;
 	int r;
@@ -246,7 +248,8 @@ static void store(struct noise_handshake *hs, const struct noise_symmetric *s, e
  * Token ss. The result never changes while both static keys stay, so it is kept: that halves what a flood of
  * initiations with a known static key costs.
  */
-static int mix_static_static(struct noise_symmetric *s, struct noise_handshake *hs, const struct noise_identity *id)
+static int mix_static_static(
+	struct noise_symmetric *s, struct noise_handshake *hs, const struct noise_identity *id)
 {
 	if (!hs->has_static_static) {
 		if (crypto_scalarmult(hs->static_static, id->private_key, hs->remote_static) != 0) {

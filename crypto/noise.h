@@ -1,6 +1,7 @@
 /*
- * Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as WireGuard uses it: pure functions over plain state, time and indices as arguments.
- * All called on the crypto thread. Structures that hold secrets live in secret_alloc() memory or on a stack that is zeroed.
+ * Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as WireGuard uses it: pure functions over plain state, time and
+ * indices as arguments. All called on the crypto thread. Structures that hold secrets live in secret_alloc()
+ * memory or on a stack that is zeroed.
  */
 #pragma once
 
@@ -12,8 +13,8 @@
 
 /* The interface's own static key. */
 struct noise_identity {
-	bool has;                                /* a private key is set */
-	uint8_t private_key[NOISE_KEY_BYTES];    /* clamped */
+	bool has;                             /* a private key is set */
+	uint8_t private_key[NOISE_KEY_BYTES]; /* clamped */
 	uint8_t public_key[NOISE_KEY_BYTES];
 };
 
@@ -26,15 +27,18 @@ enum noise_state {
 };
 
 /*
- * The handshake of one peer, in either role; at most one is in flight. "hs changes on success only" below leaves
- * aside the cached static_static.
+ * The handshake of one peer, in either role; at most one is in flight. "hs changes on success only" below
+ * leaves aside the cached static_static.
  */
 struct noise_handshake {
 	enum noise_state state;
 	uint32_t local_index, remote_index;
 	uint8_t remote_static[NOISE_KEY_BYTES];
 	uint8_t preshared[NOISE_KEY_BYTES];
-	/* DH(own private, remote static), kept from its first use. Whoever changes either key clears the flag. */
+	/*
+	 * DH(own private, remote static), kept from its first use. Whoever changes either key clears the
+	 * flag.
+	 */
 	uint8_t static_static[NOISE_KEY_BYTES];
 	bool has_static_static;
 	uint8_t ephemeral_private[NOISE_KEY_BYTES];
@@ -57,7 +61,8 @@ void noise_handshake_clear(struct noise_handshake *hs);
 void noise_tai64n(uint8_t out[WIRE_TIMESTAMP_BYTES], uint64_t realtime_ns);
 
 /*
- * Initiator. Fills msg except its macs. -EKEYREJECTED if the remote key is of low order, -ENOKEY without an identity.
+ * Initiator. Fills msg except its macs. -EKEYREJECTED if the remote key is of low order, -ENOKEY without an
+ * identity.
  */
 int noise_initiation_create(struct noise_handshake *hs, const struct noise_identity *id, uint32_t local_index,
 	const uint8_t tai64n[WIRE_TIMESTAMP_BYTES], struct wire_initiation *msg) MUST_CHECK;
@@ -72,17 +77,22 @@ struct noise_initiation_open {
 int noise_initiation_open(struct noise_initiation_open *open, const struct noise_identity *id,
 	const struct wire_initiation *msg) MUST_CHECK;
 /*
- * Responder, second half, with the handshake of the peer whose key it is. Checks the timestamp: -EALREADY for a
- * replay, -EBUSY within 20 ms of the last accepted one; -EBADMSG, -EKEYREJECTED, -ENOKEY. hs changes on success only;
- * local_index stays what it was until noise_response_create() sets it.
+ * Responder, second half, with the handshake of the peer whose key it is. Checks the timestamp: -EALREADY for
+ * a replay, -EBUSY within 20 ms of the last accepted one; -EBADMSG, -EKEYREJECTED, -ENOKEY. hs changes on
+ * success only; local_index stays what it was until noise_response_create() sets it.
  */
 int noise_initiation_accept(struct noise_handshake *hs, const struct noise_identity *id,
-	const struct noise_initiation_open *open, const struct wire_initiation *msg, uint64_t now_ns) MUST_CHECK;
-/* Responder. Fills msg except its macs. -EKEYREJECTED, -EINVAL (no initiation was accepted). hs changes on success only. */
-int noise_response_create(struct noise_handshake *hs, uint32_t local_index, struct wire_response *msg) MUST_CHECK;
+	const struct noise_initiation_open *open, const struct wire_initiation *msg,
+	uint64_t now_ns) MUST_CHECK;
 /*
- * Initiator. -EBADMSG, -EKEYREJECTED, -ENOKEY, -EINVAL (no initiation outstanding, or the response answers another
- * index). hs changes on success only.
+ * Responder. Fills msg except its macs. -EKEYREJECTED, -EINVAL (no initiation was accepted). hs changes on
+ * success only.
+ */
+int noise_response_create(
+	struct noise_handshake *hs, uint32_t local_index, struct wire_response *msg) MUST_CHECK;
+/*
+ * Initiator. -EBADMSG, -EKEYREJECTED, -ENOKEY, -EINVAL (no initiation outstanding, or the response answers
+ * another index). hs changes on success only.
  */
 int noise_response_consume(struct noise_handshake *hs, const struct noise_identity *id,
 	const struct wire_response *msg) MUST_CHECK;

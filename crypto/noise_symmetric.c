@@ -40,7 +40,8 @@ void noise_symmetric_mix_key(struct noise_symmetric *s, const uint8_t shared[32]
 	blake2s_kdf(s->chaining_key, s->key, NULL, s->chaining_key, shared, 32);
 }
 
-int noise_symmetric_mix_dh(struct noise_symmetric *s, const uint8_t private_key[32], const uint8_t public_key[32])
+int noise_symmetric_mix_dh(
+	struct noise_symmetric *s, const uint8_t private_key[32], const uint8_t public_key[32])
 {
 	uint8_t shared[crypto_scalarmult_BYTES];
 	int r = 0;
@@ -73,14 +74,15 @@ int noise_symmetric_open(struct noise_symmetric *s, uint8_t *dst, const uint8_t 
 {
 	uint8_t nothing;
 
-	if (crypto_aead_chacha20poly1305_ietf_decrypt(dst != NULL ? dst : &nothing, NULL, NULL, src, len, s->hash,
-		    sizeof(s->hash), zero_nonce, s->key) != 0)
+	if (crypto_aead_chacha20poly1305_ietf_decrypt(dst != NULL ? dst : &nothing, NULL, NULL, src, len,
+		    s->hash, sizeof(s->hash), zero_nonce, s->key) != 0)
 		return -EBADMSG;
 	noise_symmetric_mix_hash(s, src, len);
 	return 0;
 }
 
-void noise_symmetric_split(const uint8_t chaining_key[32], uint8_t initiator_sends[32], uint8_t initiator_receives[32])
+void noise_symmetric_split(
+	const uint8_t chaining_key[32], uint8_t initiator_sends[32], uint8_t initiator_receives[32])
 {
 	blake2s_kdf(initiator_sends, initiator_receives, NULL, chaining_key, NULL, 0);
 }

@@ -1,7 +1,8 @@
 /*
- * The symmetric state of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (Noise revision 34, section 5.2): hash, chaining key
- * and the current cipher key, which encrypts one thing at most, so its nonce is always 0. noise.c works on a copy
- * of this on its stack and writes it back to the handshake when the whole message was good.
+ * The symmetric state of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (Noise revision 34, section 5.2): hash,
+ * chaining key and the current cipher key, which encrypts one thing at most, so its nonce is always 0.
+ * noise.c works on a copy of this on its stack and writes it back to the handshake when the whole message was
+ * good.
  */
 #pragma once
 
@@ -28,15 +29,20 @@ void noise_symmetric_mix_hash(struct noise_symmetric *s, const void *data, size_
 void noise_symmetric_mix_ephemeral(struct noise_symmetric *s, const uint8_t public_key[32]);
 /* MixKey() of a shared secret that is known already. */
 void noise_symmetric_mix_key(struct noise_symmetric *s, const uint8_t shared[32]);
-/* Tokens ee, es, se, ss: MixKey(DH()). -EKEYREJECTED if the public key is of low order; s is as before then. */
-int noise_symmetric_mix_dh(struct noise_symmetric *s, const uint8_t private_key[32],
-	const uint8_t public_key[32]) MUST_CHECK;
+/*
+ * Tokens ee, es, se, ss: MixKey(DH()). -EKEYREJECTED if the public key is of low order; s is as before then.
+ */
+int noise_symmetric_mix_dh(
+	struct noise_symmetric *s, const uint8_t private_key[32], const uint8_t public_key[32]) MUST_CHECK;
 /* Token psk: MixKeyAndHash(). */
 void noise_symmetric_mix_psk(struct noise_symmetric *s, const uint8_t preshared[32]);
 /* EncryptAndHash(): len bytes of src become len + NOISE_SYMMETRIC_TAG_BYTES at dst. */
 void noise_symmetric_seal(struct noise_symmetric *s, uint8_t *dst, const uint8_t *src, size_t len);
-/* DecryptAndHash(): len bytes of src, tag included. dst may be NULL if there is nothing but the tag. -EBADMSG. */
+/*
+ * DecryptAndHash(): len bytes of src, tag included. dst may be NULL if there is nothing but the tag.
+ * -EBADMSG.
+ */
 int noise_symmetric_open(struct noise_symmetric *s, uint8_t *dst, const uint8_t *src, size_t len) MUST_CHECK;
 /* Split(): the initiator's sending key and its receiving key. */
-void noise_symmetric_split(const uint8_t chaining_key[32], uint8_t initiator_sends[32],
-	uint8_t initiator_receives[32]);
+void noise_symmetric_split(
+	const uint8_t chaining_key[32], uint8_t initiator_sends[32], uint8_t initiator_receives[32]);

@@ -21,12 +21,12 @@
 #endif
 
 /*
- * Objects are carved off one chunk after the other and, once freed, kept on the list of their size class. Chunks
- * are never given back: what ten thousand peers needed once is there for the next ten thousand.
+ * Objects are carved off one chunk after the other and, once freed, kept on the list of their size class.
+ * Chunks are never given back: what ten thousand peers needed once is there for the next ten thousand.
  *
  * A multiple of the page size makes sodium_malloc() return a page boundary (it aligns the end), so that every
- * multiple of a cache line inside is aligned, and madvise() covers exactly the usable pages: libsodium's canary
- * lies in the page before, and must survive a fork.
+ * multiple of a cache line inside is aligned, and madvise() covers exactly the usable pages: libsodium's
+ * canary lies in the page before, and must survive a fork.
  */
 #define CHUNK_BYTES (256 * 1024)
 #define OBJECT_BYTES_MAX (64 * 1024)
@@ -44,10 +44,10 @@ static struct {
 	pthread_mutex_t lock;
 	/* all below: lock */
 	struct free_object *free[CLASSES_MAX];
-	uint8_t *chunk;      /* where the next object is carved */
+	uint8_t *chunk; /* where the next object is carved */
 	size_t chunk_room;
 	size_t in_use;
-} slab = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} slab = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static unsigned size_class(size_t bytes, size_t *class_bytes);
 static void *carve(size_t bytes);
@@ -64,7 +64,9 @@ void *secret_alloc(size_t bytes)
 	unsigned class;
 	struct free_object *object;
 
-	assert(bytes > 0 && bytes <= OBJECT_BYTES_MAX);
+	assert(bytes > 0);
+	if (bytes > OBJECT_BYTES_MAX)
+		return NULL;
 	class = size_class(bytes, &class_bytes);
 
 	pthread_mutex_lock(&slab.lock);

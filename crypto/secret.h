@@ -1,7 +1,7 @@
 /*
- * Memory for keys: guarded pages, locked where the limits allow, left out of core dumps and of children, zeroed when
- * freed. A slab allocator over libsodium's guarded allocations, so that ten thousand peers do not cost ten thousand mappings.
- * Thread-safe (a mutex: handshake rate, never packet rate).
+ * Memory for keys: guarded pages, locked where the limits allow, left out of core dumps and of children,
+ * zeroed when freed. A slab allocator over libsodium's guarded allocations, so that ten thousand peers do not
+ * cost ten thousand mappings. Thread-safe (a mutex: handshake rate, never packet rate).
  */
 #pragma once
 
@@ -9,7 +9,7 @@
 
 /* Start-up, before any other call and before threads. Initialises libsodium. -EIO. */
 int secret_init(void) MUST_CHECK;
-/* Zeroed memory of bytes (up to 64 KiB), cache-line aligned. NULL without memory. */
+/* Zeroed memory of bytes (1 to 64 KiB), cache-line aligned. NULL without memory, or for more than that. */
 void *secret_alloc(size_t bytes);
 /* Zeroes and releases. NULL is accepted. */
 void secret_free(void *p, size_t bytes);

@@ -1,4 +1,7 @@
-/* The four WireGuard messages as they lie on the wire (WireGuard paper, section 5.4). All integers little-endian. */
+/*
+ * The four WireGuard messages as they lie on the wire (WireGuard paper, section 5.4). All integers
+ * little-endian.
+ */
 #pragma once
 
 #include "ring/base.h"
@@ -61,7 +64,8 @@ _Static_assert(sizeof(struct wire_cookie) == 64, "cookie reply");
 _Static_assert(sizeof(struct wire_data) == WIRE_DATA_HEADER_BYTES, "data header");
 
 /*
- * The message type of a datagram whose type word and length are valid (exact for handshake messages, WIRE_DATA_MIN or more for data), or 0.
+ * The message type of a datagram whose type word and length are valid (exact for handshake messages,
+ * WIRE_DATA_MIN or more for data), or 0.
  */
 static inline enum wire_type wire_classify(const void *datagram, size_t len)
 {

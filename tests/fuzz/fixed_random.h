@@ -1,6 +1,6 @@
 /*
- * Random bytes that are the same in every run, for fuzz targets that must behave the same for the same input: what
- * would be an ephemeral key or a nonce is a counter's bytes.
+ * Random bytes that are the same in every run, for fuzz targets that must behave the same for the same input:
+ * what would be an ephemeral key or a nonce is a counter's bytes.
  */
 #pragma once
 
@@ -27,9 +27,9 @@ static void fixed_random_fill(void *const buf, const size_t size)
 /* After secret_init(), and again with each input. */
 static void fixed_random_start(uint64_t seed)
 {
-	static struct randombytes_implementation fixed = { .implementation_name = fixed_random_name,
+	static struct randombytes_implementation fixed = {.implementation_name = fixed_random_name,
 		.random = fixed_random_word,
-		.buf = fixed_random_fill };
+		.buf = fixed_random_fill};
 
 	fixed_random_state = seed;
 	randombytes_set_implementation(&fixed);

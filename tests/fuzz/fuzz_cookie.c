@@ -1,6 +1,6 @@
 /*
- * Cookie replies as they come to a jar that waits for one, handshake messages under load as they come to a checker,
- * and whole exchanges over a message that is the input, with a bit to flip on the way.
+ * Cookie replies as they come to a jar that waits for one, handshake messages under load as they come to a
+ * checker, and whole exchanges over a message that is the input, with a bit to flip on the way.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,17 +12,17 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define EXPECT(condition) \
-	do { \
-		if (!(condition)) \
-			abort(); \
+#define EXPECT(condition)                                                                                    \
+	do {                                                                                                 \
+		if (!(condition))                                                                            \
+			abort();                                                                             \
 	} while (0)
 
 #define NOW_NS (1000 * NS_PER_SEC)
 #define MESSAGE_MAX 256
 
-static const uint8_t public_key[32] = { 0x42 };
-static const uint8_t source[18] = { 0x20, 0x01, 0x0d, 0xb8 };
+static const uint8_t public_key[32] = {0x42};
+static const uint8_t source[18] = {0x20, 0x01, 0x0d, 0xb8};
 
 static struct cookie_checker checker;
 static struct cookie_jar jar;
@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 /* The checker has its secret, and the jar has signed an initiation of zeros. */
 static void start_over(void)
 {
-	struct wire_initiation msg = { 0 };
+	struct wire_initiation msg = {0};
 
 	fixed_random_start(3);
 	memset(&checker, 0, sizeof(checker));
@@ -84,14 +84,15 @@ static void receive_reply(const void *datagram)
 static void receive_message(const void *datagram, size_t len)
 {
 	uint8_t repaired[sizeof(struct wire_initiation)];
-	enum cookie_verdict verdict = cookie_checker_verify(&checker, datagram, len, source, sizeof(source), true, NOW_NS);
+	enum cookie_verdict verdict =
+		cookie_checker_verify(&checker, datagram, len, source, sizeof(source), true, NOW_NS);
 
 	memcpy(repaired, datagram, len);
 	cookie_jar_sign(&jar, repaired, len, NOW_NS);
-	EXPECT(cookie_checker_verify(&checker, repaired, len, source, sizeof(source), true, NOW_NS) == COOKIE_MAC1_ONLY);
+	EXPECT(cookie_checker_verify(&checker, repaired, len, source, sizeof(source), true, NOW_NS) ==
+		COOKIE_MAC1_ONLY);
 	/* mac1 is a function of what comes before it. */
-	EXPECT((verdict == COOKIE_BAD_MAC1) ==
-	       (memcmp(repaired, datagram, len - WIRE_MAC_BYTES) != 0));
+	EXPECT((verdict == COOKIE_BAD_MAC1) == (memcmp(repaired, datagram, len - WIRE_MAC_BYTES) != 0));
 }
 
 static void exchange(const uint8_t *data, size_t size)
@@ -116,5 +117,5 @@ static void exchange(const uint8_t *data, size_t size)
 	EXPECT((cookie_jar_consume(&jar, &reply, NOW_NS) == 0) == !spoil);
 	cookie_jar_sign(&jar, msg, size, NOW_NS);
 	EXPECT(cookie_checker_verify(&checker, msg, size, source, sizeof(source), true, NOW_NS) ==
-	       (spoil ? COOKIE_MAC1_ONLY : COOKIE_MAC2_VALID));
+		(spoil ? COOKIE_MAC1_ONLY : COOKIE_MAC2_VALID));
 }

@@ -1,7 +1,8 @@
 /*
- * Data messages under a fixed key, through every AEAD backend at once: all must judge alike and give the same bytes.
- * Twice: the input as a datagram, and the input as what the peer that holds the key says under that counter, after
- * which the replay window must take it once. Then the whole input is read as a row of counters.
+ * Data messages under a fixed key, through every AEAD backend at once: all must judge alike and give the same
+ * bytes. Twice: the input as a datagram, and the input as what the peer that holds the key says under that
+ * counter, after which the replay window must take it once. Then the whole input is read as a row of
+ * counters.
  */
 #include <stdlib.h>
 
@@ -11,15 +12,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define EXPECT(condition) \
-	do { \
-		if (!(condition)) \
-			abort(); \
+#define EXPECT(condition)                                                                                    \
+	do {                                                                                                 \
+		if (!(condition))                                                                            \
+			abort();                                                                             \
 	} while (0)
 
 #define MESSAGE_MAX 65535
 
-static const uint8_t key[AEAD_KEY_BYTES] = { 0x77, 1, 2, 3 };
+static const uint8_t key[AEAD_KEY_BYTES] = {0x77, 1, 2, 3};
 static struct aead *backend[AEAD_BACKENDS_MAX];
 static unsigned nr_backends;
 /* Of each backend: what it made of the message. */
@@ -75,7 +76,7 @@ static bool open_all(const uint8_t *sealed, uint32_t len, uint64_t counter)
 	bool ok = false;
 
 	for (unsigned i = 0; i < nr_backends; i++) {
-		struct aead_open_seg seg = { .data = text[i], .len = len, .counter = counter };
+		struct aead_open_seg seg = {.data = text[i], .len = len, .counter = counter};
 
 		memcpy(text[i], sealed, len);
 		EXPECT(backend[i]->open_train(backend[i], key, &seg, 1) == seg.ok);
@@ -108,7 +109,7 @@ static void seal_all(const uint8_t *plain, uint32_t len, uint64_t counter)
 	static uint8_t sealed[MESSAGE_MAX + AEAD_TAG_BYTES];
 
 	for (unsigned i = 0; i < nr_backends; i++) {
-		struct one_segment one = { { next }, { text[i], plain, len }, false };
+		struct one_segment one = {{next}, {text[i], plain, len}, false};
 
 		EXPECT(backend[i]->seal_train(backend[i], key, counter, &one.source) == 1);
 		EXPECT(memcmp(text[i], text[0], len + AEAD_TAG_BYTES) == 0);

@@ -15,10 +15,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define EXPECT(condition) \
-	do { \
-		if (!(condition)) \
-			abort(); \
+#define EXPECT(condition)                                                                                    \
+	do {                                                                                                 \
+		if (!(condition))                                                                            \
+			abort();                                                                             \
 	} while (0)
 
 #define NOW_NS (1000 * NS_PER_SEC)
@@ -32,7 +32,10 @@ struct end {
 	struct cookie_jar jar; /* towards the other one */
 };
 
-/* As every input finds them. The initiator waits for the response to an initiation that the responder knows not. */
+/*
+ * As every input finds them. The initiator waits for the response to an initiation that the responder knows
+ * not.
+ */
 static struct end first_initiator, first_responder;
 static struct end initiator, responder;
 
@@ -67,7 +70,8 @@ static void set_up(void)
 	introduce(&first_initiator, &first_responder);
 	introduce(&first_responder, &first_initiator);
 	noise_tai64n(tai64n, 100 * NS_PER_SEC);
-	EXPECT(noise_initiation_create(&first_initiator.hs, &first_initiator.id, INITIATOR_INDEX, tai64n, &msg) == 0);
+	EXPECT(noise_initiation_create(
+		       &first_initiator.hs, &first_initiator.id, INITIATOR_INDEX, tai64n, &msg) == 0);
 }
 
 static void start_over(void)
@@ -140,7 +144,8 @@ static void receive_initiation(const struct wire_initiation *msg)
 	EXPECT(memcmp(responder.hs.latest_timestamp, before.latest_timestamp, WIRE_TIMESTAMP_BYTES) > 0);
 	EXPECT(responder.hs.state == NOISE_CONSUMED_INITIATION);
 	EXPECT(noise_response_create(&responder.hs, RESPONDER_INDEX, &response) == 0);
-	EXPECT(noise_initiation_accept(&responder.hs, &responder.id, &open, msg, NOW_NS + NS_PER_SEC) == -EALREADY);
+	EXPECT(noise_initiation_accept(&responder.hs, &responder.id, &open, msg, NOW_NS + NS_PER_SEC) ==
+		-EALREADY);
 }
 
 static void receive_response(const struct wire_response *msg)
@@ -174,7 +179,8 @@ static void speak(const uint8_t *data, size_t size)
 	spoil_response = data[16] & 2;
 	is_new = !sodium_is_zero(data + 4, WIRE_TIMESTAMP_BYTES);
 
-	EXPECT(noise_initiation_create(&initiator.hs, &initiator.id, load_le32(data), data + 4, &initiation) == 0);
+	EXPECT(noise_initiation_create(
+		       &initiator.hs, &initiator.id, load_le32(data), data + 4, &initiation) == 0);
 	if (spoil_initiation) {
 		byte = (uint8_t *)&initiation;
 		byte[8 + data[17] % (offsetof(struct wire_initiation, mac1) - 8)] ^= 1u << data[16] / 32;

@@ -23,7 +23,7 @@ size_t hex(uint8_t *out, size_t max, const char *text)
 	cr_assert_eq(strlen(text) % 2, 0, "odd hex: %s", text);
 	cr_assert_leq(len, max, "hex too long: %s", text);
 	for (size_t i = 0; i < len; i++) {
-		char digits[3] = { text[2 * i], text[2 * i + 1], 0 };
+		char digits[3] = {text[2 * i], text[2 * i + 1], 0};
 		char *end;
 
 		out[i] = (uint8_t)strtoul(digits, &end, 16);
@@ -48,7 +48,8 @@ const char *vector_path(const char *file)
 	static char path[4096];
 	const char *dir = getenv("SLUICE_VECTORS");
 
-	snprintf(path, sizeof(path), "%s/%s", dir != NULL ? dir : SLUICE_SOURCE_ROOT "/../shared/vectors", file);
+	snprintf(path, sizeof(path), "%s/%s", dir != NULL ? dir : SLUICE_SOURCE_ROOT "/../shared/vectors",
+		file);
 	if (access(path, R_OK) != 0) {
 		fprintf(stderr, "SKIP: no vector file %s (set SLUICE_VECTORS)\n", path);
 		cr_skip("no vector file %s", path);
@@ -83,7 +84,8 @@ void random_init(struct random *r, const char *test)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	r->state = seed != NULL ? strtoull(seed, NULL, 0) : (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+	r->state = seed != NULL ? strtoull(seed, NULL, 0)
+				: (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 	fprintf(stderr, "%s: SLUICE_SEED=%" PRIu64 "\n", test, r->state);
 }
 

@@ -16,8 +16,8 @@ size_t hex(uint8_t *out, size_t max, const char *text);
 void assert_hex(const void *bytes, size_t len, const char *text, const char *what);
 
 /*
- * Path of a published vector file: $SLUICE_VECTORS, else ../shared/vectors beside the source tree. Skips the test,
- * saying so, when the file is not there.
+ * Path of a published vector file: $SLUICE_VECTORS, else ../shared/vectors beside the source tree. Skips the
+ * test, saying so, when the file is not there.
  */
 const char *vector_path(const char *file);
 json_t *vector_json(const char *file);

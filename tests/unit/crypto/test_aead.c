@@ -26,7 +26,8 @@ static void open_backends(void)
 		struct aead *aead = aead_backends[i]->new(&err);
 
 		if (aead == NULL) {
-			fprintf(stderr, "SKIP: AEAD backend %s: error %d here\n", aead_backends[i]->name, -err);
+			fprintf(stderr, "SKIP: AEAD backend %s: error %d here\n", aead_backends[i]->name,
+				-err);
 			cr_assert_lt(err, 0);
 			continue;
 		}
@@ -44,8 +45,8 @@ static void close_backends(void)
 
 TestSuite(aead_backends, .init = open_backends, .fini = close_backends);
 
-#define FOR_EACH_USABLE(aead) \
-	for (unsigned u_ = 0; u_ < nr_usable; u_++) \
+#define FOR_EACH_USABLE(aead)                                                                                \
+	for (unsigned u_ = 0; u_ < nr_usable; u_++)                                                          \
 		for (struct aead *aead = usable[u_]; aead != NULL; aead = NULL)
 
 /* A train that is an array of segments. */
@@ -65,23 +66,25 @@ static bool array_next(struct aead_seal_source *source, struct aead_seal_seg *se
 	return true;
 }
 
-static unsigned seal(struct aead *aead, const uint8_t *key, uint64_t counter, const struct aead_seal_seg *segs, unsigned nr)
+static unsigned seal(struct aead *aead, const uint8_t *key, uint64_t counter,
+	const struct aead_seal_seg *segs, unsigned nr)
 {
-	struct array_source a = { { array_next }, segs, nr, 0 };
+	struct array_source a = {{array_next}, segs, nr, 0};
 
 	return aead->seal_train(aead, key, counter, &a.source);
 }
 
-static void seal_one(struct aead *aead, const uint8_t *key, uint64_t counter, uint8_t *dst, const uint8_t *src, size_t len)
+static void seal_one(
+	struct aead *aead, const uint8_t *key, uint64_t counter, uint8_t *dst, const uint8_t *src, size_t len)
 {
-	struct aead_seal_seg seg = { dst, src, (uint32_t)len };
+	struct aead_seal_seg seg = {dst, src, (uint32_t)len};
 
 	cr_assert_eq(seal(aead, key, counter, &seg, 1), 1);
 }
 
 static bool open_one(struct aead *aead, const uint8_t *key, uint64_t counter, uint8_t *data, size_t len)
 {
-	struct aead_open_seg seg = { data, (uint32_t)len, counter, len % 2 };
+	struct aead_open_seg seg = {data, (uint32_t)len, counter, len % 2};
 	unsigned nr_ok = aead->open_train(aead, key, &seg, 1);
 
 	cr_assert_eq(nr_ok, seg.ok);
@@ -91,7 +94,7 @@ static bool open_one(struct aead *aead, const uint8_t *key, uint64_t counter, ui
 /* What WireGuard's transport writes, said once more without the code under test. */
 static void expect(uint8_t *dst, const uint8_t *key, uint64_t counter, const uint8_t *src, size_t len)
 {
-	uint8_t nonce[12] = { 0 };
+	uint8_t nonce[12] = {0};
 
 	for (unsigned i = 0; i < 8; i++)
 		nonce[4 + i] = (uint8_t)(counter >> 8 * i);
@@ -113,22 +116,23 @@ Test(aead_backends, match_an_independent_implementation)
 		uint64_t counter;
 		const char *tag, *hash;
 	} known[] = {
-		{ 0, 0, "3ae5d3f2a376d317eaea5aef0215ba54",
-			"38575b0c4717a39ed39f0c444b2dc05fa55d2d83d438bb258b6e80b7077f7544" },
-		{ 1, 1, "4df6c71bc8df0f57033a1a7289e52747",
-			"524321ecbdf9422afffe4726da2d24e311556e9ba09f0970bd7370975e22a87b" },
-		{ 64, UINT64_C(0x100000000), "211c4fde10e9ca40826e88bdbd64aab5",
-			"c5149de5f2354d127b863410c58fdb156e8ac5e18f213c06833afd6988d3be9a" },
-		{ 255, UINT64_C(0xffffffffffffdffe), "5b4fc2743eba1a1981ec9df0fac277c2",
-			"8e33a69ddd74615c5434700e1b4f85815dc7dbe880838375fa67862d2ce9f9e8" },
-		{ 1420, UINT64_C(0x123456789abcdef0), "997ec3138ce3ff8ae689cf77c4b7c56f",
-			"b3a3743895a3ff08ebf4f944c964b78873aee6099c80ba769187c5c9cc7c0da7" },
+		{0, 0, "3ae5d3f2a376d317eaea5aef0215ba54",
+			"38575b0c4717a39ed39f0c444b2dc05fa55d2d83d438bb258b6e80b7077f7544"},
+		{1, 1, "4df6c71bc8df0f57033a1a7289e52747",
+			"524321ecbdf9422afffe4726da2d24e311556e9ba09f0970bd7370975e22a87b"},
+		{64, UINT64_C(0x100000000), "211c4fde10e9ca40826e88bdbd64aab5",
+			"c5149de5f2354d127b863410c58fdb156e8ac5e18f213c06833afd6988d3be9a"},
+		{255, UINT64_C(0xffffffffffffdffe), "5b4fc2743eba1a1981ec9df0fac277c2",
+			"8e33a69ddd74615c5434700e1b4f85815dc7dbe880838375fa67862d2ce9f9e8"},
+		{1420, UINT64_C(0x123456789abcdef0), "997ec3138ce3ff8ae689cf77c4b7c56f",
+			"b3a3743895a3ff08ebf4f944c964b78873aee6099c80ba769187c5c9cc7c0da7"},
 	};
 	uint8_t key[AEAD_KEY_BYTES], src[LEN_MAX], dst[LEN_MAX + AEAD_TAG_BYTES], hash[32];
 
 	for (size_t i = 0; i < sizeof(key); i++)
 		key[i] = (uint8_t)(0x80 + i);
-	FOR_EACH_USABLE(aead) {
+	FOR_EACH_USABLE(aead)
+	{
 		for (size_t k = 0; k < ARRAY_LEN(known); k++) {
 			for (size_t i = 0; i < known[k].len; i++)
 				src[i] = (uint8_t)(i * 7 + known[k].len);
@@ -158,7 +162,8 @@ Test(aead_backends, give_the_same_bytes_at_every_length)
 		random_fill(&random, src, len);
 		memcpy(copy, src, len);
 		expect(want, key, counter, src, len);
-		FOR_EACH_USABLE(aead) {
+		FOR_EACH_USABLE(aead)
+		{
 			const char *name = aead->backend->name;
 			size_t sealed = len + AEAD_TAG_BYTES;
 
@@ -166,7 +171,8 @@ Test(aead_backends, give_the_same_bytes_at_every_length)
 			memset(dst, 0x5a, sizeof(dst));
 			seal_one(aead, key, counter, dst, src, len);
 			cr_assert_arr_eq(dst, want, sealed, "%s, %zu bytes, counter %lu", name, len, counter);
-			cr_assert_arr_eq(dst + sealed, guard, GUARD, "%s, %zu bytes: wrote past the tag", name, len);
+			cr_assert_arr_eq(
+				dst + sealed, guard, GUARD, "%s, %zu bytes: wrote past the tag", name, len);
 			cr_assert_arr_eq(src, copy, len, "%s, %zu bytes: changed its source", name, len);
 			/* in place */
 			memset(dst, 0x5a, sizeof(dst));
@@ -181,11 +187,13 @@ Test(aead_backends, give_the_same_bytes_at_every_length)
 			/* a changed tag */
 			memcpy(dst, want, sealed);
 			dst[len + random_next(&random) % AEAD_TAG_BYTES] ^= 1u << random_next(&random) % 8;
-			cr_assert_not(open_one(aead, key, counter, dst, sealed), "%s, %zu bytes forged", name, len);
+			cr_assert_not(
+				open_one(aead, key, counter, dst, sealed), "%s, %zu bytes forged", name, len);
 			cr_assert_arr_eq(dst + sealed, guard, GUARD);
 			/* a changed counter */
 			memcpy(dst, want, sealed);
-			cr_assert_not(open_one(aead, key, counter ^ UINT64_C(1) << random_next(&random) % 64, dst, sealed));
+			cr_assert_not(open_one(
+				aead, key, counter ^ UINT64_C(1) << random_next(&random) % 64, dst, sealed));
 			/* a changed text */
 			if (len > 0) {
 				memcpy(dst, want, sealed);
@@ -198,14 +206,16 @@ Test(aead_backends, give_the_same_bytes_at_every_length)
 
 Test(aead_backends, take_any_alignment)
 {
-	static uint8_t src[LEN_MAX + GUARD], dst[LEN_MAX + AEAD_TAG_BYTES + GUARD], want[LEN_MAX + AEAD_TAG_BYTES];
+	static uint8_t src[LEN_MAX + GUARD], dst[LEN_MAX + AEAD_TAG_BYTES + GUARD],
+		want[LEN_MAX + AEAD_TAG_BYTES];
 	uint8_t key[AEAD_KEY_BYTES];
 	struct random random;
 
 	random_init(&random, "aead alignment");
 	random_fill(&random, src, sizeof(src));
 	random_fill(&random, key, sizeof(key));
-	FOR_EACH_USABLE(aead) {
+	FOR_EACH_USABLE(aead)
+	{
 		for (unsigned step = 0; step < 2000; step++) {
 			size_t len = random_next(&random) % 300, from = random_next(&random) % GUARD,
 			       to = random_next(&random) % GUARD;
@@ -223,20 +233,21 @@ Test(aead_backends, count_nonces_across_32_bits)
 {
 	enum { NR = 8 };
 	static uint8_t src[100], dst[NR][sizeof(src) + AEAD_TAG_BYTES], want[sizeof(src) + AEAD_TAG_BYTES];
-	static const uint64_t starts[] = { 0, UINT32_MAX - 3, UINT64_C(0xfffffffffffffff0) - (UINT64_C(1) << 13),
-		UINT64_C(0x7ffffffffffffffd) };
-	uint8_t key[AEAD_KEY_BYTES] = { 9 };
+	static const uint64_t starts[] = {0, UINT32_MAX - 3,
+		UINT64_C(0xfffffffffffffff0) - (UINT64_C(1) << 13), UINT64_C(0x7ffffffffffffffd)};
+	uint8_t key[AEAD_KEY_BYTES] = {9};
 	struct aead_seal_seg segs[NR];
 
 	for (unsigned i = 0; i < NR; i++)
-		segs[i] = (struct aead_seal_seg){ dst[i], src, sizeof(src) };
-	FOR_EACH_USABLE(aead) {
+		segs[i] = (struct aead_seal_seg){dst[i], src, sizeof(src)};
+	FOR_EACH_USABLE(aead)
+	{
 		for (size_t s = 0; s < ARRAY_LEN(starts); s++) {
 			cr_assert_eq(seal(aead, key, starts[s], segs, NR), NR);
 			for (unsigned i = 0; i < NR; i++) {
 				expect(want, key, starts[s] + i, src, sizeof(src));
-				cr_assert_arr_eq(dst[i], want, sizeof(want), "%s, %lu + %u", aead->backend->name,
-					starts[s], i);
+				cr_assert_arr_eq(dst[i], want, sizeof(want), "%s, %lu + %u",
+					aead->backend->name, starts[s], i);
 			}
 		}
 	}
@@ -244,15 +255,19 @@ Test(aead_backends, count_nonces_across_32_bits)
 
 Test(aead_backends, seal_no_segment_of_an_empty_train)
 {
-	uint8_t key[AEAD_KEY_BYTES] = { 0 };
+	uint8_t key[AEAD_KEY_BYTES] = {0};
 
-	FOR_EACH_USABLE(aead) {
+	FOR_EACH_USABLE(aead)
+	{
 		cr_assert_eq(seal(aead, key, 0, NULL, 0), 0);
 		cr_assert_eq(aead->open_train(aead, key, NULL, 0), 0);
 	}
 }
 
-/* The egress path's trick: the header of segment i + 1 goes over the tail of segment i, which is sealed by then. */
+/*
+ * The egress path's trick: the header of segment i + 1 goes over the tail of segment i, which is sealed by
+ * then.
+ */
 #define HEADER 40
 #define PAYLOAD 300
 #define SEGMENTS 20
@@ -270,7 +285,7 @@ static bool split_next(struct aead_seal_source *source, struct aead_seal_seg *se
 
 	if (s->i == SEGMENTS)
 		return false;
-	*seg = (struct aead_seal_seg){ s->dst[s->i], s->packet + s->i * PAYLOAD, HEADER + PAYLOAD };
+	*seg = (struct aead_seal_seg){s->dst[s->i], s->packet + s->i * PAYLOAD, HEADER + PAYLOAD};
 	memset(s->packet + s->i * PAYLOAD, (int)s->i, HEADER);
 	s->i++;
 	return true;
@@ -286,8 +301,9 @@ Test(aead_backends, finish_a_segment_before_asking_for_the_next)
 	random_init(&random, "aead split");
 	random_fill(&random, key, sizeof(key));
 	random_fill(&random, original, sizeof(original));
-	FOR_EACH_USABLE(aead) {
-		struct split_source s = { { split_next }, packet, dst, 0 };
+	FOR_EACH_USABLE(aead)
+	{
+		struct split_source s = {{split_next}, packet, dst, 0};
 
 		memcpy(packet, original, sizeof(packet));
 		cr_assert_eq(aead->seal_train(aead, key, 77, &s.source), SEGMENTS);
@@ -311,17 +327,20 @@ Test(aead_backends, judge_each_segment_of_a_train_by_itself)
 	random_init(&random, "aead train");
 	random_fill(&random, key, sizeof(key));
 	random_fill(&random, src, sizeof(src));
-	FOR_EACH_USABLE(aead) {
+	FOR_EACH_USABLE(aead)
+	{
 		for (unsigned round = 0; round < 200; round++) {
 			bool forged[NR];
 			unsigned nr_good = 0;
 
 			for (unsigned i = 0; i < NR; i++) {
-				segs[i] = (struct aead_open_seg){ data[i], sizeof(data[i]), some_counter(&random), false };
+				segs[i] = (struct aead_open_seg){
+					data[i], sizeof(data[i]), some_counter(&random), false};
 				expect(data[i], key, segs[i].counter, src, sizeof(src));
 				forged[i] = random_next(&random) % 4 == 0;
 				if (forged[i])
-					data[i][random_next(&random) % sizeof(data[i])] ^= 1u << random_next(&random) % 8;
+					data[i][random_next(&random) % sizeof(data[i])] ^=
+						1u << random_next(&random) % 8;
 				nr_good += !forged[i];
 			}
 			cr_assert_eq(aead->open_train(aead, key, segs, NR), nr_good);
@@ -336,33 +355,37 @@ Test(aead_backends, judge_each_segment_of_a_train_by_itself)
 
 Test(aead_backends, reject_every_single_bit_of_a_tag)
 {
-	uint8_t key[AEAD_KEY_BYTES] = { 3 }, src[48] = { 1 }, sealed[sizeof(src) + AEAD_TAG_BYTES], data[sizeof(sealed)];
+	uint8_t key[AEAD_KEY_BYTES] = {3}, src[48] = {1}, sealed[sizeof(src) + AEAD_TAG_BYTES],
+		data[sizeof(sealed)];
 
 	expect(sealed, key, 5, src, sizeof(src));
-	FOR_EACH_USABLE(aead) {
+	FOR_EACH_USABLE(aead)
+	{
 		for (unsigned bit = 0; bit < 8 * sizeof(sealed); bit++) {
 			memcpy(data, sealed, sizeof(data));
 			data[bit / 8] ^= 1u << bit % 8;
-			cr_assert_not(open_one(aead, key, 5, data, sizeof(data)), "%s bit %u", aead->backend->name, bit);
+			cr_assert_not(open_one(aead, key, 5, data, sizeof(data)), "%s bit %u",
+				aead->backend->name, bit);
 		}
 	}
 }
 
 Test(aead_backends, reject_what_is_shorter_than_a_tag)
 {
-	uint8_t key[AEAD_KEY_BYTES] = { 3 }, data[AEAD_TAG_BYTES + 1] = { 0 };
+	uint8_t key[AEAD_KEY_BYTES] = {3}, data[AEAD_TAG_BYTES + 1] = {0};
 
 	FOR_EACH_USABLE(aead)
-		for (size_t len = 0; len <= sizeof(data); len++)
-			cr_assert_not(open_one(aead, key, 0, data, len));
+	for (size_t len = 0; len <= sizeof(data); len++)
+		cr_assert_not(open_one(aead, key, 0, data, len));
 }
 
 Test(aead_backends, change_keys_and_direction_between_trains)
 {
-	uint8_t key[2][AEAD_KEY_BYTES] = { { 1 }, { 2 } }, src[99] = { 7 }, dst[sizeof(src) + AEAD_TAG_BYTES],
+	uint8_t key[2][AEAD_KEY_BYTES] = {{1}, {2}}, src[99] = {7}, dst[sizeof(src) + AEAD_TAG_BYTES],
 		want[sizeof(dst)];
 
-	FOR_EACH_USABLE(aead) {
+	FOR_EACH_USABLE(aead)
+	{
 		for (unsigned i = 0; i < 100; i++) {
 			expect(want, key[i % 2], i, src, sizeof(src));
 			seal_one(aead, key[i % 2], i, dst, src, sizeof(src));
@@ -407,12 +430,16 @@ Test(aead, fastest_is_the_best_of_the_reported)
 	cr_assert_not_null(aead_fastest(NULL, NULL));
 }
 
-/* The cipher that the handshake uses and that every backend was compared with above: libsodium's, by its vectors. */
+/*
+ * The cipher that the handshake uses and that every backend was compared with above: libsodium's, by its
+ * vectors.
+ */
 
 Test(aead, reference_matches_rfc_8439)
 {
-	static const char text[] = "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the "
-				   "future, sunscreen would be it.";
+	static const char text[] =
+		"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the "
+		"future, sunscreen would be it.";
 	uint8_t key[32], nonce[12], ad[12], out[sizeof(text) - 1 + 16];
 
 	HEX(key, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f");
@@ -421,16 +448,19 @@ Test(aead, reference_matches_rfc_8439)
 	crypto_aead_chacha20poly1305_ietf_encrypt(
 		out, NULL, (const uint8_t *)text, sizeof(text) - 1, ad, sizeof(ad), NULL, nonce, key);
 	assert_hex(out, sizeof(out),
-		"d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b"
-		"1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
+		"d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92"
+		"728b"
+		"1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831"
+		"d7bc"
 		"3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691",
 		"RFC 8439, section 2.8.2");
 }
 
 Test(aead, reference_matches_the_xchacha20_draft)
 {
-	static const char text[] = "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the "
-				   "future, sunscreen would be it.";
+	static const char text[] =
+		"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the "
+		"future, sunscreen would be it.";
 	uint8_t key[32], nonce[24], ad[12], out[sizeof(text) - 1 + 16];
 
 	HEX(key, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f");
@@ -439,15 +469,17 @@ Test(aead, reference_matches_the_xchacha20_draft)
 	crypto_aead_xchacha20poly1305_ietf_encrypt(
 		out, NULL, (const uint8_t *)text, sizeof(text) - 1, ad, sizeof(ad), NULL, nonce, key);
 	assert_hex(out, sizeof(out),
-		"bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda7e39"
-		"ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff9"
+		"bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda"
+		"7e39"
+		"ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3"
+		"fff9"
 		"21f9664c97637da9768812f615c68b13b52ec0875924c1c7987947deafd8780acf49",
 		"draft-irtf-cfrg-xchacha-03, A.3.1");
 }
 
 typedef int decrypt_fn(unsigned char *m, unsigned char *nsec, const unsigned char *c, unsigned long long clen,
-	const unsigned char *mac, const unsigned char *ad, unsigned long long adlen, const unsigned char *npub,
-	const unsigned char *k);
+	const unsigned char *mac, const unsigned char *ad, unsigned long long adlen,
+	const unsigned char *npub, const unsigned char *k);
 
 static void run_wycheproof(const char *file, size_t nonce_bytes, decrypt_fn *decrypt, unsigned nr_expected)
 {
@@ -455,12 +487,16 @@ static void run_wycheproof(const char *file, size_t nonce_bytes, decrypt_fn *dec
 	size_t g, t;
 	unsigned nr = 0;
 
-	json_array_foreach(json_object_get(root, "testGroups"), g, group) {
-		json_array_foreach(json_object_get(group, "tests"), t, test) {
+	json_array_foreach(json_object_get(root, "testGroups"), g, group)
+	{
+		json_array_foreach(json_object_get(group, "tests"), t, test)
+		{
 			size_t key_len, iv_len, ad_len, msg_len, ct_len, tag_len;
-			uint8_t *key = json_bytes(test, "key", &key_len), *iv = json_bytes(test, "iv", &iv_len),
-				*ad = json_bytes(test, "aad", &ad_len), *msg = json_bytes(test, "msg", &msg_len),
-				*ct = json_bytes(test, "ct", &ct_len), *tag = json_bytes(test, "tag", &tag_len);
+			uint8_t *key = json_bytes(test, "key", &key_len),
+				*iv = json_bytes(test, "iv", &iv_len), *ad = json_bytes(test, "aad", &ad_len),
+				*msg = json_bytes(test, "msg", &msg_len),
+				*ct = json_bytes(test, "ct", &ct_len),
+				*tag = json_bytes(test, "tag", &tag_len);
 			const char *result = json_string_value(json_object_get(test, "result"));
 			uint8_t *out = malloc(ct_len + 1);
 
@@ -469,7 +505,8 @@ static void run_wycheproof(const char *file, size_t nonce_bytes, decrypt_fn *dec
 				bool ok = decrypt(out, NULL, ct, ct_len, tag, ad, ad_len, iv, key) == 0;
 
 				cr_assert_eq(key_len, 32);
-				cr_assert_eq(ok, strcmp(result, "valid") == 0, "%s group %zu test %zu", file, g, t);
+				cr_assert_eq(ok, strcmp(result, "valid") == 0, "%s group %zu test %zu", file,
+					g, t);
 				if (ok)
 					cr_assert_arr_eq(out, msg, msg_len);
 				nr++;

@@ -6,9 +6,9 @@
 #include "crypto/cookie.h"
 
 /* 192.0.2.1:51820 and its neighbour's port. */
-static const uint8_t source[6] = { 192, 0, 2, 1, 0xca, 0x6c };
-static const uint8_t other_port[6] = { 192, 0, 2, 1, 0xca, 0x6d };
-static const uint8_t other_address[6] = { 192, 0, 2, 2, 0xca, 0x6c };
+static const uint8_t source[6] = {192, 0, 2, 1, 0xca, 0x6c};
+static const uint8_t other_port[6] = {192, 0, 2, 1, 0xca, 0x6d};
+static const uint8_t other_address[6] = {192, 0, 2, 2, 0xca, 0x6c};
 
 static struct cookie_checker checker;
 static struct cookie_jar jar;
@@ -41,7 +41,8 @@ static enum cookie_verdict verify_from(const uint8_t from[6], uint64_t now_ns)
 static void exchange(uint64_t now_ns)
 {
 	cookie_jar_sign(&jar, &msg, sizeof(msg), now_ns);
-	cookie_reply_create(&checker, &reply, &msg, sizeof(msg), load_le32(&msg.sender), source, sizeof(source), now_ns);
+	cookie_reply_create(
+		&checker, &reply, &msg, sizeof(msg), load_le32(&msg.sender), source, sizeof(source), now_ns);
 	cr_assert_eq(cookie_jar_consume(&jar, &reply, now_ns), 0);
 	cookie_jar_sign(&jar, &msg, sizeof(msg), now_ns);
 }
@@ -63,7 +64,7 @@ Test(cookies, mac1_is_checked_over_every_byte_before_it)
 
 Test(cookies, mac1_of_another_key_is_bad)
 {
-	uint8_t public_key[32] = { 1 };
+	uint8_t public_key[32] = {1};
 
 	cookie_jar_sign(&jar, &msg, sizeof(msg), START_NS);
 	cookie_checker_set_key(&checker, public_key);
@@ -78,7 +79,8 @@ Test(cookies, mac2_proves_address_and_port)
 	cr_assert_eq(verify_from(other_port, START_NS), COOKIE_MAC1_ONLY);
 	cr_assert_eq(verify_from(other_address, START_NS), COOKIE_MAC1_ONLY);
 	/* Not under load nobody looks. */
-	cr_assert_eq(cookie_checker_verify(&checker, &msg, sizeof(msg), source, sizeof(source), false, START_NS),
+	cr_assert_eq(
+		cookie_checker_verify(&checker, &msg, sizeof(msg), source, sizeof(source), false, START_NS),
 		COOKIE_MAC1_ONLY);
 }
 
@@ -102,26 +104,30 @@ Test(cookies, responses_carry_macs_too)
 	randombytes_buf(&response, sizeof(response));
 	exchange(START_NS);
 	cookie_jar_sign(&jar, &response, sizeof(response), START_NS);
-	cr_assert_eq(cookie_checker_verify(&checker, &response, sizeof(response), source, sizeof(source), true, START_NS),
+	cr_assert_eq(cookie_checker_verify(
+			     &checker, &response, sizeof(response), source, sizeof(source), true, START_NS),
 		COOKIE_MAC2_VALID);
 	response.empty[3] ^= 1;
-	cr_assert_eq(cookie_checker_verify(&checker, &response, sizeof(response), source, sizeof(source), true, START_NS),
+	cr_assert_eq(cookie_checker_verify(
+			     &checker, &response, sizeof(response), source, sizeof(source), true, START_NS),
 		COOKIE_BAD_MAC1);
 }
 
 Test(cookies, ipv6_sources_are_told_apart)
 {
-	uint8_t from[18] = { 0x20, 0x01, 0x0d, 0xb8 };
+	uint8_t from[18] = {0x20, 0x01, 0x0d, 0xb8};
 
 	cookie_jar_sign(&jar, &msg, sizeof(msg), START_NS);
 	cookie_reply_create(&checker, &reply, &msg, sizeof(msg), 1, from, sizeof(from), START_NS);
 	cr_assert_eq(cookie_jar_consume(&jar, &reply, START_NS), 0);
 	cookie_jar_sign(&jar, &msg, sizeof(msg), START_NS);
 	for (size_t i = 0; i < sizeof(from); i++) {
-		cr_assert_eq(cookie_checker_verify(&checker, &msg, sizeof(msg), from, sizeof(from), true, START_NS),
+		cr_assert_eq(cookie_checker_verify(
+				     &checker, &msg, sizeof(msg), from, sizeof(from), true, START_NS),
 			COOKIE_MAC2_VALID);
 		from[i] ^= 0x10;
-		cr_assert_eq(cookie_checker_verify(&checker, &msg, sizeof(msg), from, sizeof(from), true, START_NS),
+		cr_assert_eq(cookie_checker_verify(
+				     &checker, &msg, sizeof(msg), from, sizeof(from), true, START_NS),
 			COOKIE_MAC1_ONLY);
 		from[i] ^= 0x10;
 	}
@@ -137,7 +143,8 @@ Test(cookies, secret_lives_120_seconds)
 	cr_assert_eq(verify_from(source, START_NS + 120 * NS_PER_SEC), COOKIE_MAC1_ONLY);
 
 	/* The next reply is made of a new secret, and a message with the old cookie stays worth nothing. */
-	cookie_reply_create(&checker, &reply, &msg, sizeof(msg), 1, source, sizeof(source), START_NS + 120 * NS_PER_SEC);
+	cookie_reply_create(
+		&checker, &reply, &msg, sizeof(msg), 1, source, sizeof(source), START_NS + 120 * NS_PER_SEC);
 	cr_assert_arr_neq(checker.secret, old_secret, sizeof(old_secret));
 	cr_assert_eq(verify_from(source, START_NS + 120 * NS_PER_SEC), COOKIE_MAC1_ONLY);
 	cr_assert_eq(cookie_jar_consume(&jar, &reply, START_NS + 120 * NS_PER_SEC), 0);
@@ -222,13 +229,17 @@ Test(cookies, tampered_reply_changes_nothing)
 Test(cookies, reply_is_smaller_than_its_cause_and_addressed)
 {
 	cookie_jar_sign(&jar, &msg, sizeof(msg), START_NS);
-	cookie_reply_create(&checker, &reply, &msg, sizeof(msg), UINT32_C(0xcafe0001), source, sizeof(source), START_NS);
+	cookie_reply_create(
+		&checker, &reply, &msg, sizeof(msg), UINT32_C(0xcafe0001), source, sizeof(source), START_NS);
 	cr_assert_eq(wire_classify(&reply, sizeof(reply)), WIRE_COOKIE);
 	cr_assert_eq(load_le32(&reply.receiver), UINT32_C(0xcafe0001));
 	cr_assert_lt(sizeof(reply), sizeof(struct wire_response));
 }
 
-/* Computed by an independent implementation in Python: the initiation of test_noise.c, its reply and its mac2. */
+/*
+ * Computed by an independent implementation in Python: the initiation of test_noise.c, its reply and its
+ * mac2.
+ */
 static void fixed_nonce(void *const buf, const size_t size)
 {
 	cr_assert_eq(size, WIRE_COOKIE_NONCE_BYTES);
@@ -248,15 +259,17 @@ static uint32_t fixed_random(void)
 
 Test(cookies, reply_and_mac2_match_an_independent_implementation)
 {
-	struct randombytes_implementation fixed = { .implementation_name = fixed_name, .random = fixed_random,
-		.buf = fixed_nonce };
+	struct randombytes_implementation fixed = {
+		.implementation_name = fixed_name, .random = fixed_random, .buf = fixed_nonce};
 	uint8_t public_key[32];
 
 	HEX(public_key, "64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466");
 	memset(&msg, 0, sizeof(msg));
 	hex((uint8_t *)&msg, sizeof(msg),
-		"0100000044332211883186b800b41d5cf0429695da9b3cc4f328ebcd184a6e482fa578c103f06c77fa6ff1a71203eaf3"
-		"05dc6260f1911ba7d914db25d127ce39ef62f6c6467fb8a777377a28376c744882e58802dabbe0882d2440df1460a78f"
+		"0100000044332211883186b800b41d5cf0429695da9b3cc4f328ebcd184a6e482fa578c103f06c77fa6ff1a71203"
+		"eaf3"
+		"05dc6260f1911ba7d914db25d127ce39ef62f6c6467fb8a777377a28376c744882e58802dabbe0882d2440df1460"
+		"a78f"
 		"48929ae06174ac89b6c05bd8bc7550fbc5715ce7");
 	cookie_checker_set_key(&checker, public_key);
 	for (size_t i = 0; i < sizeof(checker.secret); i++)
@@ -267,9 +280,11 @@ Test(cookies, reply_and_mac2_match_an_independent_implementation)
 	assert_hex(msg.mac1, sizeof(msg.mac1), "1e592d3d18843ce8fb6ab604b2fed579", "mac1");
 
 	randombytes_set_implementation(&fixed);
-	cookie_reply_create(&checker, &reply, &msg, sizeof(msg), UINT32_C(0x11223344), source, sizeof(source), START_NS);
+	cookie_reply_create(
+		&checker, &reply, &msg, sizeof(msg), UINT32_C(0x11223344), source, sizeof(source), START_NS);
 	assert_hex(&reply, sizeof(reply),
-		"0300000044332211505152535455565758595a5b5c5d5e5f6061626364656667b58d924deda581d6c65b8e1cf7e2bbc0"
+		"0300000044332211505152535455565758595a5b5c5d5e5f6061626364656667b58d924deda581d6c65b8e1cf7e2"
+		"bbc0"
 		"332761687fbe5466306d58d1ea19d7ab",
 		"reply");
 	cr_assert_eq(cookie_jar_consume(&jar, &reply, START_NS), 0);

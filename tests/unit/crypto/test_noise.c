@@ -45,7 +45,9 @@ static void create_initiation(uint64_t realtime_ns)
 	uint8_t tai64n[WIRE_TIMESTAMP_BYTES];
 
 	noise_tai64n(tai64n, realtime_ns);
-	cr_assert_eq(noise_initiation_create(&initiator.hs, &initiator.id, INITIATOR_INDEX, tai64n, &initiation), 0);
+	cr_assert_eq(
+		noise_initiation_create(&initiator.hs, &initiator.id, INITIATOR_INDEX, tai64n, &initiation),
+		0);
 	cr_assert_eq(initiator.hs.state, NOISE_CREATED_INITIATION);
 }
 
@@ -140,7 +142,7 @@ Test(noise, preshared_key_is_part_of_the_session)
 Test(noise, wrong_preshared_key_fails_at_the_response)
 {
 	struct noise_handshake before;
-	uint8_t psk[32] = { 1 };
+	uint8_t psk[32] = {1};
 
 	meet(psk);
 	responder.hs.preshared[31] ^= 1;
@@ -159,7 +161,7 @@ Test(noise, session_clears_the_handshake_and_keeps_the_acquaintance)
 {
 	struct noise_handshake before;
 	struct keypair *i, *r;
-	uint8_t psk[32] = { 7 };
+	uint8_t psk[32] = {7};
 
 	meet(psk);
 	create_initiation(5 * NS_PER_SEC);
@@ -317,7 +319,7 @@ static int receive_response(struct cookie_checker *checker, const struct wire_re
 
 Test(noise, initiation_tampered_anywhere_is_rejected_and_changes_nothing)
 {
-	struct cookie_checker checker = { 0 };
+	struct cookie_checker checker = {0};
 	struct cookie_jar jar;
 	struct noise_handshake before;
 
@@ -326,8 +328,13 @@ Test(noise, initiation_tampered_anywhere_is_rejected_and_changes_nothing)
 	cookie_jar_init(&jar, responder.id.public_key);
 	create_initiation(100 * NS_PER_SEC);
 	cookie_jar_sign(&jar, &initiation, sizeof(initiation), now_ns);
-	/* The cached product of the static keys is not part of the handshake's state: have it there from the start. */
-	cr_assert_eq(crypto_scalarmult(responder.hs.static_static, responder.id.private_key, initiator.id.public_key), 0);
+	/*
+	 * The cached product of the static keys is not part of the handshake's state: have it there from the
+	 * start.
+	 */
+	cr_assert_eq(crypto_scalarmult(
+			     responder.hs.static_static, responder.id.private_key, initiator.id.public_key),
+		0);
 	responder.hs.has_static_static = true;
 	before = responder.hs;
 	for (size_t i = 0; i < offsetof(struct wire_initiation, mac2); i++) {
@@ -337,8 +344,12 @@ Test(noise, initiation_tampered_anywhere_is_rejected_and_changes_nothing)
 
 			((uint8_t *)&bad)[i] ^= 1u << bit;
 			cr_assert_eq(receive_initiation(&checker, &bad), -EPROTO, "byte %zu", i);
-			/* mac1 needs public keys only: what a forger repairs, Noise must refuse. The index is not its. */
-			if (i < offsetof(struct wire_initiation, ephemeral) || i >= offsetof(struct wire_initiation, mac1))
+			/*
+			 * mac1 needs public keys only: what a forger repairs, Noise must refuse. The index is
+			 * not its.
+			 */
+			if (i < offsetof(struct wire_initiation, ephemeral) ||
+				i >= offsetof(struct wire_initiation, mac1))
 				continue;
 			cookie_jar_sign(&jar, &bad, sizeof(bad), now_ns);
 			r = receive_initiation(&checker, &bad);
@@ -351,7 +362,7 @@ Test(noise, initiation_tampered_anywhere_is_rejected_and_changes_nothing)
 
 Test(noise, response_tampered_anywhere_is_rejected_and_changes_nothing)
 {
-	struct cookie_checker checker = { 0 };
+	struct cookie_checker checker = {0};
 	struct cookie_jar jar;
 	struct noise_handshake before;
 
@@ -370,7 +381,8 @@ Test(noise, response_tampered_anywhere_is_rejected_and_changes_nothing)
 
 			((uint8_t *)&bad)[i] ^= 1u << bit;
 			cr_assert_eq(receive_response(&checker, &bad), -EPROTO, "byte %zu", i);
-			if (i < offsetof(struct wire_response, receiver) || i >= offsetof(struct wire_response, mac1))
+			if (i < offsetof(struct wire_response, receiver) ||
+				i >= offsetof(struct wire_response, mac1))
 				continue;
 			cookie_jar_sign(&jar, &bad, sizeof(bad), now_ns);
 			r = receive_response(&checker, &bad);
@@ -386,8 +398,8 @@ Test(noise, response_tampered_anywhere_is_rejected_and_changes_nothing)
 
 Test(noise, response_is_consumed_only_by_an_outstanding_initiation)
 {
-	static const enum noise_state others[] = { NOISE_ZEROED, NOISE_CONSUMED_INITIATION, NOISE_CREATED_RESPONSE,
-		NOISE_CONSUMED_RESPONSE };
+	static const enum noise_state others[] = {
+		NOISE_ZEROED, NOISE_CONSUMED_INITIATION, NOISE_CREATED_RESPONSE, NOISE_CONSUMED_RESPONSE};
 	struct noise_handshake before;
 
 	meet(NULL);
@@ -457,7 +469,7 @@ Test(noise, crossing_initiations_leave_one_handshake)
 Test(noise, initiation_for_another_identity_is_refused)
 {
 	struct noise_initiation_open open, untouched;
-	uint8_t other[32] = { 5 };
+	uint8_t other[32] = {5};
 
 	meet(NULL);
 	create_initiation(100 * NS_PER_SEC);
@@ -472,14 +484,15 @@ Test(noise, initiation_for_another_identity_is_refused)
 Test(noise, initiation_with_a_claimed_static_key_is_refused)
 {
 	struct noise_initiation_open open;
-	uint8_t thief[32] = { 6 };
+	uint8_t thief[32] = {6};
 
 	meet(NULL);
 	memcpy(initiator.id.private_key, thief, 32);
 	create_initiation(100 * NS_PER_SEC);
 	cr_assert_eq(noise_initiation_open(&open, &responder.id, &initiation), 0);
 	cr_assert_arr_eq(open.remote_static, responder.hs.remote_static, 32);
-	cr_assert_eq(noise_initiation_accept(&responder.hs, &responder.id, &open, &initiation, now_ns), -EBADMSG);
+	cr_assert_eq(
+		noise_initiation_accept(&responder.hs, &responder.id, &open, &initiation, now_ns), -EBADMSG);
 	cr_assert_eq(responder.hs.state, NOISE_ZEROED);
 }
 
@@ -487,7 +500,7 @@ Test(noise, nothing_works_without_a_private_key)
 {
 	static const uint8_t zero[32];
 	struct noise_initiation_open open;
-	uint8_t tai64n[WIRE_TIMESTAMP_BYTES] = { 0 };
+	uint8_t tai64n[WIRE_TIMESTAMP_BYTES] = {0};
 	struct noise_handshake before;
 	struct wire_initiation untouched;
 
@@ -499,7 +512,8 @@ Test(noise, nothing_works_without_a_private_key)
 	cr_assert(sodium_is_zero(responder.id.private_key, 32));
 	cr_assert(sodium_is_zero(responder.id.public_key, 32));
 	before = responder.hs;
-	cr_assert_eq(noise_initiation_accept(&responder.hs, &responder.id, &open, &initiation, now_ns), -ENOKEY);
+	cr_assert_eq(
+		noise_initiation_accept(&responder.hs, &responder.id, &open, &initiation, now_ns), -ENOKEY);
 	cr_assert_eq(noise_initiation_open(&open, &responder.id, &initiation), -ENOKEY);
 	untouched = initiation;
 	cr_assert_eq(noise_initiation_create(&responder.hs, &responder.id, 1, tai64n, &initiation), -ENOKEY);
@@ -541,7 +555,7 @@ static const char *const low_order[] = {
 
 Test(noise, peers_of_low_order_get_no_message)
 {
-	uint8_t tai64n[WIRE_TIMESTAMP_BYTES] = { 0 };
+	uint8_t tai64n[WIRE_TIMESTAMP_BYTES] = {0};
 
 	for (size_t i = 0; i < ARRAY_LEN(low_order); i++) {
 		struct noise_handshake before;
@@ -550,7 +564,8 @@ Test(noise, peers_of_low_order_get_no_message)
 		meet(NULL);
 		HEX(initiator.hs.remote_static, low_order[i]);
 		before = initiator.hs;
-		cr_assert_eq(noise_initiation_create(&initiator.hs, &initiator.id, 1, tai64n, &initiation), -EKEYREJECTED);
+		cr_assert_eq(noise_initiation_create(&initiator.hs, &initiator.id, 1, tai64n, &initiation),
+			-EKEYREJECTED);
 		cr_assert_arr_eq(&initiator.hs, &before, sizeof(before));
 		cr_assert_arr_eq(&initiation, &untouched, sizeof(untouched));
 	}
@@ -590,7 +605,7 @@ Test(noise, low_order_found_only_at_the_response_leaves_the_handshake)
 
 Test(noise, static_product_follows_a_change_of_identity)
 {
-	uint8_t other[32] = { 9 };
+	uint8_t other[32] = {9};
 
 	meet(NULL);
 	create_initiation(100 * NS_PER_SEC);
@@ -605,8 +620,8 @@ Test(noise, static_product_follows_a_change_of_identity)
 }
 
 /*
- * The messages and keys below were computed by an independent implementation in Python, which was itself checked
- * with the published Noise_IKpsk2 vector. The generator of random bytes hands out the ephemeral keys.
+ * The messages and keys below were computed by an independent implementation in Python, which was itself
+ * checked with the published Noise_IKpsk2 vector. The generator of random bytes hands out the ephemeral keys.
  */
 static uint8_t next_random;
 
@@ -629,8 +644,8 @@ static void fixed_buf(void *const buf, const size_t size)
 static void run_fixed(const char *initiation_hex, const char *response_hex, const char *initiator_sends,
 	const char *responder_sends, const uint8_t psk[32])
 {
-	static struct randombytes_implementation fixed = { .implementation_name = fixed_name, .random = fixed_random,
-		.buf = fixed_buf };
+	static struct randombytes_implementation fixed = {
+		.implementation_name = fixed_name, .random = fixed_random, .buf = fixed_buf};
 	struct cookie_jar jar;
 	struct keypair *i, *r;
 	uint8_t private_key[2][32];
@@ -679,7 +694,8 @@ Test(noise, handshake_with_preshared_key_matches_an_independent_implementation)
 	for (unsigned b = 0; b < 32; b++)
 		psk[b] = (uint8_t)(0xe0 + b);
 	run_fixed(fixed_initiation,
-		"02000000d4c3b2a1443322113a553d74792d727efa9b9a4cde3da1ad93f1a2d0c09cb639b1a3c0fda14cbe24c8c7501c"
+		"02000000d4c3b2a1443322113a553d74792d727efa9b9a4cde3da1ad93f1a2d0c09cb639b1a3c0fda14cbe24c8c7"
+		"501c"
 		"962f325a5bdeea849e0b249159491726e1bddf1791d42aa9c2ae1ff1",
 		"af089bc049cf782a437c0a39ad1f2da961e5edb698c98b7a60ca9e03ed38782f",
 		"66683a1403805d00d31abf0fe0a9871d13fecfe74fc1c201b1260cc2474dec90", psk);
@@ -689,5 +705,6 @@ Test(noise, handshake_without_preshared_key_matches_an_independent_implementatio
 {
 	run_fixed(fixed_initiation, NULL, "68d9a7877b387087ae50d6ba04dbd0f8063ef17104cbe181ae30407e32d83dee",
 		"81faf15f4c7bafeeac93edf3a0746b1c15bd06bfca5ea911d3abcaf7c5b6362a", NULL);
-	assert_hex(response.empty, sizeof(response.empty), "fca55a14a6066078ff5b8c8fd72bd077", "tag of the response");
+	assert_hex(response.empty, sizeof(response.empty), "fca55a14a6066078ff5b8c8fd72bd077",
+		"tag of the response");
 }

@@ -16,7 +16,10 @@ struct blob {
 	size_t len;
 };
 
-/* One Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s vector: two handshake messages, then transport in both directions. */
+/*
+ * One Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s vector: two handshake messages, then transport in both
+ * directions.
+ */
 struct ikpsk2_vector {
 	struct blob prologue;
 	uint8_t psk[32];
@@ -65,7 +68,8 @@ static void first_message(struct noise_symmetric *i, struct noise_symmetric *r, 
 }
 
 /* <- e, ee, se, psk */
-static void second_message(struct noise_symmetric *i, struct noise_symmetric *r, const struct ikpsk2_vector *v)
+static void second_message(
+	struct noise_symmetric *i, struct noise_symmetric *r, const struct ikpsk2_vector *v)
 {
 	const struct blob *payload = &v->message[1].payload, *want = &v->message[1].ciphertext;
 	uint8_t wire[MESSAGE_MAX + 96], got[MESSAGE_MAX], init_public[32], init_ephemeral_public[32];
@@ -105,7 +109,7 @@ static void run_vector(const struct ikpsk2_vector *v)
 	/* Message 2 is the initiator's first, 3 the responder's, and so on. */
 	for (unsigned m = 2; m < v->nr_messages; m++) {
 		const struct blob *payload = &v->message[m].payload, *want = &v->message[m].ciphertext;
-		uint8_t nonce[12] = { 0 }, got[MESSAGE_MAX + 16];
+		uint8_t nonce[12] = {0}, got[MESSAGE_MAX + 16];
 
 		nonce[4] = (uint8_t)((m - 2) / 2);
 		crypto_aead_chacha20poly1305_ietf_encrypt(
@@ -123,7 +127,7 @@ static void blob_hex(struct blob *b, const char *text)
 /* The handshake of the cacophony project's vector. */
 Test(noise_symmetric, completes_the_published_handshake)
 {
-	static struct ikpsk2_vector v = { .nr_messages = 4 };
+	static struct ikpsk2_vector v = {.nr_messages = 4};
 
 	blob_hex(&v.prologue, "4a6f686e2047616c74");
 	HEX(v.psk, "54686973206973206d7920417573747269616e20706572737065637469766521");
@@ -133,14 +137,15 @@ Test(noise_symmetric, completes_the_published_handshake)
 	HEX(v.resp_ephemeral, "bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b");
 	HEX(v.handshake_hash, "f5191b875290abcd41347ac3622d9679688a7e980229cb937ef748336cfde0e5");
 	blob_hex(&v.message[0].payload, "4c756477696720766f6e204d69736573");
-	blob_hex(&v.message[0].ciphertext,
-		"ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c7944001e21de9f98ddd8e2ad57527207feb5"
-		"6253c9c94a9e496782ecfcb2a75fbcaf1b52948cc48daefe660c62119ab5000980c84831215f2441eba616548e832985"
-		"464cf17e51ee93109008399a21f7e13f");
+	blob_hex(&v.message[0].ciphertext, "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c79440"
+					   "01e21de9f98ddd8e2ad57527207feb5"
+					   "6253c9c94a9e496782ecfcb2a75fbcaf1b52948cc48daefe660c62119ab500098"
+					   "0c84831215f2441eba616548e832985"
+					   "464cf17e51ee93109008399a21f7e13f");
 	blob_hex(&v.message[1].payload, "4d757272617920526f746862617264");
-	blob_hex(&v.message[1].ciphertext,
-		"95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f144808843cb765f2caef0751b8f007572dab03222"
-		"17755c0632f365717edbf34d33e87a");
+	blob_hex(&v.message[1].ciphertext, "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f144808843c"
+					   "b765f2caef0751b8f007572dab03222"
+					   "17755c0632f365717edbf34d33e87a");
 	blob_hex(&v.message[2].payload, "462e20412e20486179656b");
 	blob_hex(&v.message[2].ciphertext, "8153ca9833bc3c1b91a7e66e5f4d4f5b59bf9e64c2f20d15f0bba7");
 	blob_hex(&v.message[3].payload, "4361726c204d656e676572");
@@ -158,7 +163,8 @@ Test(noise_symmetric, completes_the_whole_published_file)
 	json_t *root = vector_json("noise_ikpsk2_blake2s.json"), *vector;
 	size_t n;
 
-	json_array_foreach(json_object_get(root, "vectors"), n, vector) {
+	json_array_foreach(json_object_get(root, "vectors"), n, vector)
+	{
 		static struct ikpsk2_vector v;
 		json_t *message;
 		size_t m;
@@ -171,10 +177,13 @@ Test(noise_symmetric, completes_the_whole_published_file)
 		member(v.resp_static, 32, vector, "resp_static");
 		member(v.resp_ephemeral, 32, vector, "resp_ephemeral");
 		member(v.handshake_hash, 32, vector, "handshake_hash");
-		json_array_foreach(json_object_get(vector, "messages"), m, message) {
+		json_array_foreach(json_object_get(vector, "messages"), m, message)
+		{
 			cr_assert_lt(m, ARRAY_LEN(v.message));
-			blob_hex(&v.message[m].payload, json_string_value(json_object_get(message, "payload")));
-			blob_hex(&v.message[m].ciphertext, json_string_value(json_object_get(message, "ciphertext")));
+			blob_hex(&v.message[m].payload,
+				json_string_value(json_object_get(message, "payload")));
+			blob_hex(&v.message[m].ciphertext,
+				json_string_value(json_object_get(message, "ciphertext")));
 			v.nr_messages++;
 		}
 		cr_assert_geq(v.nr_messages, 6);
@@ -207,16 +216,16 @@ Test(noise_symmetric, exchanges_keys_as_in_rfc_7748)
 {
 	static const char *const vector[][3] = {
 		/* section 5.2 */
-		{ "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+		{"a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
 			"e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
-			"c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552" },
-		{ "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+			"c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"},
+		{"4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
 			"e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
-			"95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957" },
+			"95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957"},
 		/* its first iteration: base point times base point */
-		{ "0900000000000000000000000000000000000000000000000000000000000000",
+		{"0900000000000000000000000000000000000000000000000000000000000000",
 			"0900000000000000000000000000000000000000000000000000000000000000",
-			"422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079" },
+			"422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"},
 	};
 	uint8_t private_key[32], public_key[32], shared[32];
 
@@ -234,8 +243,10 @@ Test(noise_symmetric, exchanges_keys_as_in_wycheproof)
 	size_t g, t;
 	unsigned nr = 0, nr_rejected = 0;
 
-	json_array_foreach(json_object_get(root, "testGroups"), g, group) {
-		json_array_foreach(json_object_get(group, "tests"), t, test) {
+	json_array_foreach(json_object_get(root, "testGroups"), g, group)
+	{
+		json_array_foreach(json_object_get(group, "tests"), t, test)
+		{
 			uint8_t private_key[32], public_key[32], shared[32];
 
 			member(private_key, 32, test, "private");
@@ -255,7 +266,7 @@ Test(noise_symmetric, opens_only_what_was_sealed_in_the_same_state)
 {
 	struct noise_symmetric a, b;
 	uint8_t text[20] = "some text", sealed[sizeof(text) + 16], got[sizeof(text)];
-	uint8_t psk[32] = { 1 };
+	uint8_t psk[32] = {1};
 
 	noise_symmetric_init(&a, "p", 1);
 	noise_symmetric_mix_psk(&a, psk);

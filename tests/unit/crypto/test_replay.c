@@ -110,7 +110,8 @@ static bool model_accept(struct model *m, uint64_t counter)
 
 Test(replay, agrees_with_a_set_of_all_counters)
 {
-	static const uint64_t bases[] = { 0, UINT32_MAX - 4000, UINT64_C(1) << 60, REJECT_AFTER_MESSAGES - MODEL_SPAN + 500 };
+	static const uint64_t bases[] = {
+		0, UINT32_MAX - 4000, UINT64_C(1) << 60, REJECT_AFTER_MESSAGES - MODEL_SPAN + 500};
 	static struct model model;
 	struct random random;
 
@@ -144,8 +145,8 @@ Test(replay, agrees_with_a_set_of_all_counters)
 			counter = model.base + at;
 			expected = model_accept(&model, counter);
 			accepted += expected;
-			cr_assert_eq(replay_accept(&replay, counter), expected, "step %u counter %lu highest %lu", step,
-				counter, model.highest);
+			cr_assert_eq(replay_accept(&replay, counter), expected,
+				"step %u counter %lu highest %lu", step, counter, model.highest);
 		}
 		cr_assert_gt(accepted, 1000);
 	}

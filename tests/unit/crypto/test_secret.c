@@ -36,6 +36,7 @@ Test(secret, hands_out_zeroed_cache_lines_of_every_size)
 	cr_assert_not_null(largest);
 	memset(largest, 1, 65536);
 	secret_free(largest, 65536);
+	cr_assert_null(secret_alloc(65537));
 	secret_free(NULL, 64);
 	cr_assert_eq(secret_in_use(), 0);
 }
@@ -80,7 +81,7 @@ Test(secret, objects_never_overlap)
 
 static void *churn(void *arg)
 {
-	struct random random = { (uintptr_t)arg };
+	struct random random = {(uintptr_t)arg};
 
 	for (unsigned step = 0; step < 5000; step++) {
 		size_t bytes = 1 + random_next(&random) % 1500;
@@ -179,7 +180,7 @@ Test(secret, works_after_a_fork_that_wiped_its_free_lists)
 
 Test(secret, does_without_locked_memory)
 {
-	struct rlimit none = { 0, 0 };
+	struct rlimit none = {0, 0};
 	void *p[64];
 
 	cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &none), 0);

@@ -2,17 +2,20 @@
 
 #include "crypto/wire.h"
 
-/* Exhaustive: every length up to past the longest handshake message, with each type word around the valid ones. */
+/*
+ * Exhaustive: every length up to past the longest handshake message, with each type word around the valid
+ * ones.
+ */
 Test(wire, classifies_by_type_word_and_length)
 {
-	uint8_t datagram[200] = { 0 };
+	uint8_t datagram[200] = {0};
 
 	for (uint32_t type = 0; type < 8; type++) {
 		for (size_t len = 0; len <= sizeof(datagram); len++) {
 			enum wire_type expected = 0;
 
-			if ((type == 1 && len == 148) || (type == 2 && len == 92) || (type == 3 && len == 64) ||
-				(type == 4 && len >= 32))
+			if ((type == 1 && len == 148) || (type == 2 && len == 92) ||
+				(type == 3 && len == 64) || (type == 4 && len >= 32))
 				expected = type;
 			store_le32(datagram, type);
 			cr_assert_eq(wire_classify(datagram, len), expected, "type %u len %zu", type, len);
@@ -22,8 +25,8 @@ Test(wire, classifies_by_type_word_and_length)
 
 Test(wire, reserved_bytes_must_be_zero)
 {
-	static const size_t len[] = { 0, 148, 92, 64, 1000 };
-	uint8_t datagram[1000] = { 0 };
+	static const size_t len[] = {0, 148, 92, 64, 1000};
+	uint8_t datagram[1000] = {0};
 
 	for (uint32_t type = 1; type <= 4; type++) {
 		for (unsigned bit = 8; bit < 32; bit++) {
