@@ -3,13 +3,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "core/egress.h"
 #include "crypto/secret.h"
 
 /* What one visit to the crypto thread works on. */
 struct visit {
 	struct config_set *set;
-	const struct noise_identity *identity; /* of the new private key; NULL: it does not change */
+	const struct noise_identity *identity; /* of the private key in the request; NULL: there is none */
 	bool source_changed;                   /* port or mark: pinned sources may be wrong now */
 	uint16_t listen_port;
 	uint32_t fwmark;
@@ -402,21 +401,17 @@ static void visit_apply(struct device *dev, void *arg)
 	struct visit *visit = arg;
 	struct config_set *set = visit->set;
 
-	/* `wg syncconf` always sends the key; the same one again must not end every session. */
-	if (visit->identity && (visit->identity->has != dev->identity.has ||
-				       memcmp(visit->identity->private_key, dev->identity.private_key,
-					       NOISE_KEY_BYTES) != 0))
-		device_set_private_key(dev, set->private_key);
 	dev->listen_port = visit->listen_port;
 	dev->fwmark = visit->fwmark;
 	if (visit->source_changed)
 		forget_sources(dev);
 	if (set->replace_peers) {
-		struct peer *peer, *next;
-
-		cds_list_for_each_entry_safe(peer, next, &dev->peers, link)
-			device_remove_peer(dev, peer);
+		while (!cds_list_empty(&dev->peers))
+			device_remove_peer(dev, cds_list_first_entry(&dev->peers, struct peer, link));
 	}
+	/* After that, so that no peer which goes anyway is asked for a handshake under the new key. */
+	if (set->has_private_key)
+		device_set_private_key(dev, set->private_key);
 	for (uint32_t i = 0; i < set->nr_peers; i++)
 		apply_peer(dev, set, &set->peers[i]);
 	if (visit->start)
@@ -426,7 +421,6 @@ static void visit_apply(struct device *dev, void *arg)
 static void apply_peer(struct device *dev, struct config_set *set, struct config_peer *section)
 {
 	struct peer *peer;
-	bool keepalive_on;
 
 	if (is_own_key(&dev->identity, section->public_key))
 		return;
@@ -449,15 +443,9 @@ static void apply_peer(struct device *dev, struct config_set *set, struct config
 	if (section->has_endpoint)
 		device_set_endpoint(dev, peer, &section->endpoint);
 	apply_prefixes(dev, set, section, peer);
-	if (section->has_persistent_keepalive) {
-		keepalive_on = peer->persistent_keepalive_s == 0 && section->persistent_keepalive_s != 0;
+	/* Last, since it sends a keepalive when it is turned on. */
+	if (section->has_persistent_keepalive)
 		device_set_persistent_keepalive(dev, peer, section->persistent_keepalive_s);
-		if (keepalive_on && dev->up)
-			egress_keepalive(dev, peer);
-	}
-	/* What waited may have a way out now. */
-	if (dev->up && peer->staged_first && device_send_keypair(dev, peer))
-		(void)egress_staged(dev, peer);
 }
 
 static void apply_prefixes(struct device *dev, struct config_set *set, const struct config_peer *section, struct peer *peer)
@@ -477,9 +465,10 @@ static void apply_prefixes(struct device *dev, struct config_set *set, const str
 /* A source address pinned under another port or mark may be one that cannot be used any more. */
 static void forget_sources(struct device *dev)
 {
-	struct peer *peer;
+	struct cds_list_head *link;
 
-	cds_list_for_each_entry(peer, &dev->peers, link) {
+	cds_list_for_each(link, &dev->peers) {
+		struct peer *peer = cds_list_entry(link, struct peer, link);
 		struct endpoint endpoint = peer->endpoint;
 
 		if (!endpoint_is_set(&endpoint))
@@ -500,13 +489,14 @@ static void visit_count(struct device *dev, void *arg)
 static void visit_snapshot(struct device *dev, void *arg)
 {
 	struct config_snapshot *s = arg;
-	struct peer *peer;
+	struct cds_list_head *link;
 
 	s->has_private_key = dev->identity.has;
 	memcpy(s->private_key, dev->identity.private_key, NOISE_KEY_BYTES);
 	s->listen_port = dev->listen_port;
 	s->fwmark = dev->fwmark;
-	cds_list_for_each_entry(peer, &dev->peers, link) {
+	cds_list_for_each(link, &dev->peers) {
+		const struct peer *peer = cds_list_entry(link, struct peer, link);
 		struct config_peer_view *view = &s->peers[s->nr_peers];
 
 		assert(s->nr_peers < s->peers_capacity);

@@ -442,7 +442,7 @@ static void link_up(void *arg)
 			"interface %s is up but cannot use UDP port %u: %s; set another listen-port, or take it down and up again",
 			c->params.ifname, c->config.listen_port, strerror(-err));
 	else
-		log_info(LOG_LINK, "interface %s is up, UDP port %u", c->params.ifname, c->config.listen_port);
+		log_info(LOG_UDP, "listening on port %u", c->config.listen_port);
 }
 
 static void link_down(void *arg)
@@ -450,7 +450,6 @@ static void link_down(void *arg)
 	struct control *c = arg;
 
 	config_link_down(&c->config);
-	log_info(LOG_LINK, "interface %s is down", c->params.ifname);
 }
 
 static void link_mtu(void *arg, uint32_t mtu)
@@ -458,7 +457,7 @@ static void link_mtu(void *arg, uint32_t mtu)
 	struct control *c = arg;
 
 	pipeline_set_mtu(c->params.pipeline, mtu);
-	log_info(LOG_LINK, "interface %s has MTU %u", c->params.ifname, mtu);
+	log_info(LOG_LINK, "MTU is %u", mtu);
 }
 
 static void link_gone(void *arg)
