@@ -244,28 +244,11 @@ class Runner:
         self.options = options
         self.load = os.path.join(CACHE, "udp_load")
 
-    def iperf_server(self, t):
-        server = t.n2.popen("iperf3", "-s", stdin=-3, stdout=-3, stderr=-3)
-        lib.wait_until(lambda: ":1451 " in t.n2.proc("net/tcp6") + t.n2.proc("net/tcp"), 5, "iperf3 server")
-        return server
-
-    def iperf(self, t, extra, seconds):
-        # 1 GiB of window would hide queues; the kernel's own tuning is what users have.
-        p = t.n1.run("iperf3", "-J", "-c", t.right, "-t", seconds, *extra, ok=False, timeout=seconds + 30)
-        try:
-            return json.loads(p.stdout)["end"]
-        except (ValueError, KeyError):
-            raise lib.Failure(f"iperf3: {p.stdout[-500:]}")
-
     def tcp(self, t, workload):
-        server = self.iperf_server(t)
-        try:
+        with lib.IperfServer(t.n2):
             meter = Meter(t)
-            end = self.iperf(t, TCP[workload], self.options.seconds)
+            end = lib.iperf(t.n1, t.right, self.options.seconds, *TCP[workload])
             cpu, switches, busy = meter.stop()
-        finally:
-            server.kill()
-            server.wait()
         received = [end["sum_received"]] + ([end["sum_received_bidir_reverse"]] if "sum_received_bidir_reverse" in end else [])
         sent = [end["sum_sent"]] + ([end["sum_sent_bidir_reverse"]] if "sum_sent_bidir_reverse" in end else [])
         gb = sum(x["bytes"] for x in received) / 1e9
@@ -301,16 +284,15 @@ class Runner:
         return out
 
     def latency(self, t, workload):
-        pong = self.started(t.n2, "pong", t.right, 7001, 3600)
-        server = loader = None
+        pong, loader = self.started(t.n2, "pong", t.right, 7001, 3600), None
         try:
-            if workload == "latency-loaded":
-                server = self.iperf_server(t)
-                loader = t.n1.popen("iperf3", "-c", t.right, "-t", self.options.seconds + 2, stdin=-3, stdout=-3, stderr=-3)
-                time.sleep(1)
-            got = json.loads(t.n1.out(self.load, "ping", t.right, 7001, 64, 500, self.options.seconds, timeout=self.options.seconds + 20))
+            with lib.IperfServer(t.n2):
+                if workload == "latency-loaded":
+                    loader = t.n1.popen("iperf3", "-c", t.right, "-t", self.options.seconds + 2, stdin=-3, stdout=-3, stderr=-3)
+                    time.sleep(1)
+                got = json.loads(t.n1.out(self.load, "ping", t.right, 7001, 64, 500, self.options.seconds, timeout=self.options.seconds + 20))
         finally:
-            for p in (pong, loader, server):
+            for p in (pong, loader):
                 if p:
                     p.kill()
                     p.wait()

@@ -5,7 +5,6 @@ directions, and what sluice counted."""
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 
@@ -62,13 +61,10 @@ def demo(options):
     show(t.n1, "ping", "-n", "-c", 2, "-i", 0.2, "fd00::2")
     step("wg show")
     show(t.n1, "wg", "show")
-    server = t.n2.popen("iperf3", "-s", stdin=-3, stdout=-3, stderr=-3)
-    lib.wait_until(lambda: ":1451 " in t.n2.proc("net/tcp6") + t.n2.proc("net/tcp"), 5, "iperf3 server")
     for text, extra in (("one TCP stream, left to right", ()), ("one TCP stream, right to left", ("-R",)), ("both directions at once", ("--bidir",))):
         step(text)
-        show(t.n1, "iperf3", "-c", "10.0.0.2", "-t", options.seconds, "-i", 1, "-f", "g", *extra)
-    server.kill()
-    server.wait()
+        with lib.IperfServer(t.n2):
+            show(t.n1, "iperf3", "-c", "10.0.0.2", "-t", options.seconds, "-i", 1, "-f", "g", *extra)
     step("what sluice counted")
     for d in (t.a.daemon, t.b.daemon):
         summary(d)

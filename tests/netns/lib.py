@@ -544,6 +544,43 @@ def ping(node, to, count=1, size=56, wait=3, interval=0.02, ok=True, extra=()):
     return got
 
 
+def listening(node, port):
+    """Whether a TCP socket of the node listens on a port."""
+    for table in ("net/tcp", "net/tcp6"):
+        for line in node.proc(table).splitlines()[1:]:
+            fields = line.split()
+            if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == "0A":
+                return True
+    return False
+
+
+class IperfServer:
+    """`with IperfServer(node):` has an iperf3 server there."""
+
+    def __init__(self, node, port=5201):
+        self.node, self.port = node, port
+
+    def __enter__(self):
+        self.process = self.node.popen("iperf3", "-s", "-p", self.port, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: listening(self.node, self.port), 5, "iperf3 server")
+        return self
+
+    def __exit__(self, *exc):
+        self.process.kill()
+        self.process.wait()
+
+
+def iperf(node, to, seconds, *extra):
+    """Runs an iperf3 client and returns the end section of its report."""
+    p = node.run("iperf3", "-J", "-c", to, "-t", seconds, *extra, ok=False, timeout=seconds + 30)
+    try:
+        report = json.loads(p.stdout)
+    except ValueError:
+        raise Failure(f"iperf3: {p.stdout}")
+    check("error" not in report and report["end"], f"iperf3: {report.get('error', p.stdout)}")
+    return report["end"]
+
+
 def family(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 

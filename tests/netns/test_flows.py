@@ -1,13 +1,12 @@
 """Not one flow may be reordered: numbered packets of mixed sizes and TCP, many flows, both directions, 1, 2 and 4 TUN threads."""
 
-import json
 import os
 import subprocess
 import tempfile
 import time
 
 from cases import SELF, case
-from lib import Tunnel, check, equal, ping, run, wait_until
+from lib import IperfServer, Tunnel, check, equal, iperf, ping, run
 from test_traffic import gateway
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -64,13 +63,9 @@ def flow_order_tcp(a, b, n):
     before = [x.tcp_ext("TCPOFOQueue") for x in (t.n1, t.n2)]
     retransmits = 0
     for extra in ((), ("-R",), ("--bidir",)):
-        server = t.n2.popen("iperf3", "-s", "-1", stdin=-3, stdout=-3, stderr=-3)
-        wait_until(lambda: ":1451 " in t.n2.proc("net/tcp6"), 5, "iperf3 server")
         # The windows of all streams together fit into every queue on the way: nothing is lost, so nothing may arrive out of order.
-        out = t.n1.out("iperf3", "-J", "-c", "10.0.0.2", "-t", 2, "-P", 8, "-w", "128K", *extra)
-        server.kill()  # with --bidir it does not always end by itself
-        server.wait()
-        end = json.loads(out)["end"]
+        with IperfServer(t.n2):
+            end = iperf(t.n1, "10.0.0.2", 2, "-P", 8, "-w", "128K", *extra)
         check(end["sum_received"]["bytes"] > 1e6, f"{extra}: {end['sum_received']}")
         retransmits += end["sum_sent"].get("retransmits", 0)
     after = [x.tcp_ext("TCPOFOQueue") for x in (t.n1, t.n2)]

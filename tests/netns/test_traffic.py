@@ -1,7 +1,6 @@
 """Traffic through a tunnel: every family, size and protocol, both directions, against itself and wireguard-go in both roles."""
 
 import hashlib
-import json
 import os
 import random
 import socket
@@ -9,7 +8,7 @@ import threading
 import time
 
 from cases import BOTH_ROLES, SELF, case
-from lib import Node, Site, Tunnel, check, equal, family, ping, raw_capture, udp, veth, wait_until
+from lib import IperfServer, Node, Site, Tunnel, check, equal, family, iperf, ping, raw_capture, udp, veth, wait_until
 
 
 @case(pairs=BOTH_ROLES, params=((4,), (6,)))
@@ -29,11 +28,8 @@ def ping_inside(a, b, outer):
 def tcp_throughput_both_directions(a, b):
     t = Tunnel(a, b)
     for to, extra in (("10.0.0.2", ()), ("10.0.0.2", ("-R",)), ("fd00::2", ("-P", 4)), ("fd00::2", ("-P", 4, "--bidir"))):
-        server = t.n2.popen("iperf3", "-s", "-1", stdin=-3, stdout=-3, stderr=-3)
-        wait_until(lambda: ":1451 " in t.n2.proc("net/tcp6"), 5, "iperf3 server")
-        end = json.loads(t.n1.out("iperf3", "-J", "-c", to, "-t", 1, *extra))["end"]
-        server.kill()
-        server.wait()
+        with IperfServer(t.n2):
+            end = iperf(t.n1, to, 1, *extra)
         check(end["sum_received"]["bits_per_second"] > 5e6, f"{to} {extra}: {end['sum_received']}")
 
 
