@@ -558,7 +558,7 @@ Test(uapi, random_requests_do_what_a_naive_model_does, .timeout = 120)
 Test(uapi, listing_can_be_set_again)
 {
 	struct bench *b = bench_new();
-	char *first, *second, *request, *out;
+	char *first, *second, *copy, *request, *answer, *out;
 
 	cr_assert_eq(bench_set(b,
 			     "private_key=%s\nlisten_port=7\nfwmark=9\n"
@@ -569,12 +569,19 @@ Test(uapi, listing_can_be_set_again)
 	out = request = calloc(1, strlen(first) + 64);
 	cr_assert(request);
 	out += sprintf(out, "set=1\nreplace_peers=true\n");
-	for (char *copy = strdup(first), *line = strtok(copy, "\n"); line; line = strtok(NULL, "\n"))
+	copy = strdup(first);
+	for (char *line = strtok(copy, "\n"); line; line = strtok(NULL, "\n"))
 		if (!strstr(line, "last_handshake") && !strstr(line, "_bytes") && !strstr(line, "errno"))
 			out += sprintf(out, "%s\n", line);
 	strcpy(out, "\n");
-	cr_assert_str_eq(bench_ask(b, request, SIZE_MAX), "errno=0\n\n");
+	answer = bench_ask(b, request, SIZE_MAX);
+	cr_assert_str_eq(answer, "errno=0\n\n");
 	second = bench_get(b);
 	cr_assert_str_eq(second, first);
+	free(first);
+	free(second);
+	free(copy);
+	free(request);
+	free(answer);
 	bench_free(b);
 }
