@@ -198,6 +198,42 @@ Test(coalesce, never_passes_64_segments_or_65535_bytes)
 	}
 }
 
+Test(coalesce, fills_65535_bytes_but_not_one_more)
+{
+	for (uint32_t more = 0; more < 2; more++) {
+		struct packet_spec s = flow(false, true);
+		struct coalesce c;
+
+		reset(&c, TUN_CAN_USO);
+		for (unsigned i = 0; i < 63; i++)
+			add(&c, i, &s, 1024);
+		add(&c, 63, &s, 65535 - 28 - 63 * 1024 + more);
+		coalesce_flush(&c);
+		cr_assert_eq(sink.nr_frames, 1 + more);
+		cr_assert_eq(sink.frame[0].len, more ? 28 + 63 * 1024 : 65535);
+		coalesce_done(&c);
+	}
+}
+
+Test(coalesce, urgent_pointers_must_be_equal)
+{
+	for (uint8_t urgent = 0; urgent < 2; urgent++) {
+		struct packet_spec s = flow(false, false);
+		struct coalesce c;
+		uint32_t len;
+
+		reset(&c, TUN_CAN_TSO);
+		add(&c, 0, &s, 1000);
+		next(&s, 1000);
+		len = packet_build(&s, payload, 1000, false, input[1]);
+		input[1][20 + 19] = urgent;
+		coalesce_add(&c, input[1], len);
+		coalesce_flush(&c);
+		cr_assert_eq(sink.nr_frames, 1u + urgent);
+		coalesce_done(&c);
+	}
+}
+
 Test(coalesce, joins_only_what_differs_in_sequence_alone)
 {
 	for (int v6 = 0; v6 < 2; v6++)
@@ -393,6 +429,28 @@ Test(coalesce, keeps_eight_flows_apart_and_lets_the_longest_unused_go)
 	cr_assert_eq(load_be16(sink.packet[0].data + 40), 1001, "flow 0 was used since");
 	coalesce_flush(&c);
 	cr_assert_eq(sink.nr_frames, COALESCE_FLOWS + 1);
+	coalesce_done(&c);
+}
+
+Test(coalesce, flush_emits_the_longest_unused_first)
+{
+	struct packet_spec s[3];
+	struct coalesce c;
+
+	reset(&c, TUN_CAN_TSO);
+	for (unsigned f = 0; f < 3; f++) {
+		s[f] = flow(true, false);
+		s[f].sport = (uint16_t)(1000 + f);
+		add(&c, f, &s[f], 500);
+		next(&s[f], 500);
+	}
+	s[1].flags |= 0x08;
+	add(&c, 3, &s[1], 500);
+	coalesce_flush(&c);
+	cr_assert_eq(sink.nr, 4);
+	cr_assert_eq(load_be16(sink.packet[0].data + 40), 1001, "ended by its PSH");
+	cr_assert_eq(load_be16(sink.packet[2].data + 40), 1000);
+	cr_assert_eq(load_be16(sink.packet[3].data + 40), 1002);
 	coalesce_done(&c);
 }
 
