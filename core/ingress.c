@@ -371,21 +371,28 @@ static void note_received(
 static void write_frame(void *arg, struct tun_frame *frame, unsigned packets)
 {
 	struct ingress *in = arg;
-	int err = in->queue->ops->send(in->queue, frame);
+	int (*send)(struct tun_queue *, struct tun_frame *) = in->queue->ops->send;
+	int err = send(in->queue, frame);
 
-	for (unsigned step = 0; err == -EAGAIN && step < TUN_WAIT_STEPS_MAX; step++) {
-		/* No room: let the channel fill behind us. The reader of the device is another thread or the
-		 * kernel. */
-		if (!in->queue->ops->send_ready(in->queue))
+	for (unsigned step = 0; unlikely(err) && step < TUN_WAIT_STEPS_MAX; step++) {
+		if (err == -EOPNOTSUPP) {
+			/* The kernel takes no such super-packets after all: this one goes in pieces, and no
+			 * more are made. */
+			in->coalesce.offloads =
+				atomic_load_explicit(&in->queue->offloads, memory_order_relaxed);
+			send = tun_frame_split_send;
+		} else if (err != -EAGAIN) {
+			break;
+		} else if (!in->queue->ops->send_ready(in->queue)) {
+			/* No room: let the channel fill behind us. What makes room is the kernel or another
+			 * thread. */
 			nanosleep(&(struct timespec){.tv_nsec = TUN_WAIT_STEP_NS}, NULL);
-		err = in->queue->ops->send(in->queue, frame);
-	}
-	if (unlikely(err == -EOPNOTSUPP)) {
-		in->coalesce.offloads = atomic_load_explicit(&in->queue->offloads, memory_order_relaxed);
-		err = tun_frame_split_send(in->queue, frame);
+		}
+		err = send(in->queue, frame);
 	}
 	if (unlikely(err)) {
-		drop(in->drops, err == -ENETDOWN ? DROP_INGRESS_DOWN : DROP_INGRESS_TUN_ERROR, packets);
+		drop(in->drops, err == -ENETDOWN ? DROP_INGRESS_DOWN : DROP_INGRESS_TUN_ERROR,
+			packets - MIN(packets, frame->pieces_sent));
 		return;
 	}
 	counter_add(&in->counters.frames, 1);
