@@ -22,12 +22,12 @@ struct allowed_ips_node {
 	uint8_t cidr;
 	uint8_t family;
 	/* crypto thread */
-	CACHE_ALIGNED struct allowed_ips_node *parent;
-	struct cds_list_head of_peer; /* peer->allowed_ips */
+	CACHE_ALIGNED struct cds_list_head of_peer; /* peer->allowed_ips */
+	struct allowed_ips_node *parent;
 	struct rcu_head rcu;
 };
 
-_Static_assert(offsetof(struct allowed_ips_node, parent) == CACHE_LINE, "a lookup reads one line of a node");
+_Static_assert(offsetof(struct allowed_ips_node, of_peer) == CACHE_LINE, "a lookup reads one line of a node");
 
 static struct ip_key prefix_key(const struct ip_prefix *prefix);
 static struct ip_key mask_of(unsigned cidr);

@@ -60,7 +60,9 @@ struct device {
 	struct noise_identity identity;
 	struct cookie_checker cookie_checker;
 	struct ratelimiter ratelimiter;
-	struct cds_list_head peers; /* in order of insertion */
+	/* In order of insertion. Aligned as peer->link is, so that even the end of a walk names an aligned
+	 * peer. */
+	CACHE_ALIGNED struct cds_list_head peers;
 	struct cds_lfht *peers_by_key;
 	uint8_t by_key_secret[16]; /* of its hash, so that nobody can choose keys that collide */
 	unsigned nr_peers;

@@ -36,9 +36,14 @@ struct peer {
 	struct rcu_head rcu;
 
 	/* state: crypto thread */
-	struct cds_list_head link;        /* device->peers, in order of insertion */
-	struct cds_lfht_node by_key;      /* device->peers_by_key */
-	struct cds_list_head allowed_ips; /* its prefixes, in order of insertion; kept by allowed_ips.c */
+	/*
+	 * Links and the heads of their lists are aligned alike, so that even the end of a walk, which takes
+	 * the head for a link, names an aligned structure.
+	 */
+	CACHE_ALIGNED struct cds_list_head link; /* device->peers, in order of insertion */
+	struct cds_lfht_node by_key;             /* device->peers_by_key */
+	CACHE_ALIGNED struct cds_list_head
+		allowed_ips; /* its prefixes, in order of insertion; allowed_ips.c */
 	struct noise_handshake handshake;
 	struct index_entry *handshake_index; /* of the handshake in flight, NULL none */
 	struct cookie_jar cookie_jar;
