@@ -62,7 +62,10 @@ int client_log(const struct options *options)
 	return err ? complain(options, err) : EXIT_SUCCESS;
 }
 
-/* Sends text and calls fn for each line of the answer. Returns what errno= says, or what went wrong on the way. */
+/*
+ * Sends text and calls fn for each line of the answer. Returns what errno= says, or what went wrong on the
+ * way.
+ */
 static int request(const struct options *options, const char *text, answer_fn fn, void *arg)
 {
 	struct sockaddr_un address;
@@ -73,7 +76,8 @@ static int request(const struct options *options, const char *text, answer_fn fn
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	err = connect(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : send_all(fd, text, strlen(text));
+	err = connect(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno
+									: send_all(fd, text, strlen(text));
 	if (err) {
 		close(fd);
 		return err;
@@ -180,13 +184,15 @@ static int print_human(const struct dump *dump)
 		printf("%s\n", first->group);
 		for (unsigned j = i; j < dump->nr; j++)
 			if (strcmp(dump->counters[j].group, first->group) == 0)
-				printf("  %-*s %20" PRIu64 "\n", width, dump->counters[j].name, dump->counters[j].value);
+				printf("  %-*s %20" PRIu64 "\n", width, dump->counters[j].name,
+					dump->counters[j].value);
 		putchar('\n');
 	}
 	printf("drops\n");
 	for (unsigned i = 0; i < dump->nr; i++)
 		if (is_drop(&dump->counters[i]) && dump->counters[i].value)
-			printf("  %-*s %20" PRIu64 "\n", width, dump->counters[i].name, dump->counters[i].value);
+			printf("  %-*s %20" PRIu64 "\n", width, dump->counters[i].name,
+				dump->counters[i].value);
 	return fflush(stdout) ? -errno : 0;
 }
 
@@ -208,7 +214,8 @@ static int print_json(const struct dump *dump)
 			}
 		}
 		if (!err)
-			err = json_object_set_new(group, counter->name, json_integer((json_int_t)counter->value));
+			err = json_object_set_new(
+				group, counter->name, json_integer((json_int_t)counter->value));
 	}
 	root = json_pack("{s:o, s:o}", "threads", threads, "drops", drops);
 	if (!root || err)
@@ -228,7 +235,8 @@ static bool is_drop(const struct counter *counter)
 static struct counter *find_counter(const struct dump *dump, const char *group, const char *name)
 {
 	for (unsigned i = 0; i < dump->nr; i++)
-		if (strcmp(dump->counters[i].group, group) == 0 && (!name || strcmp(dump->counters[i].name, name) == 0))
+		if (strcmp(dump->counters[i].group, group) == 0 &&
+			(!name || strcmp(dump->counters[i].name, name) == 0))
 			return &dump->counters[i];
 	return NULL;
 }
@@ -256,15 +264,19 @@ static int complain(const struct options *options, int err)
 	switch (err) {
 	case -ENOENT:
 	case -ECONNREFUSED:
-		fprintf(stderr, "sluice: no sluice serves %s; start one with: sluice %s\n", options->ifname, options->ifname);
+		fprintf(stderr, "sluice: no sluice serves %s; start one with: sluice %s\n", options->ifname,
+			options->ifname);
 		break;
 	case -EACCES:
 	case -EPERM:
-		fprintf(stderr, "sluice: may not open the control socket of %s; run as root\n", options->ifname);
+		fprintf(stderr, "sluice: may not open the control socket of %s; run as root\n",
+			options->ifname);
 		break;
 	case -EINVAL:
 	case -EPROTO:
-		fprintf(stderr, "sluice: what serves %s does not know this command; it is another program or version\n",
+		fprintf(stderr,
+			"sluice: what serves %s does not know this command; it is another program or "
+			"version\n",
 			options->ifname);
 		break;
 	default:

@@ -27,7 +27,8 @@ static int make_memory(struct config_set *set);
 static int prepare_sockets(struct config *c, const struct config_set *set, struct udp_sockets **opened);
 static void visit_apply(struct device *dev, void *arg);
 static void apply_peer(struct device *dev, struct config_set *set, struct config_peer *section);
-static void apply_prefixes(struct device *dev, struct config_set *set, const struct config_peer *section, struct peer *peer);
+static void apply_prefixes(
+	struct device *dev, struct config_set *set, const struct config_peer *section, struct peer *peer);
 static void forget_sources(struct device *dev);
 static void visit_count(struct device *dev, void *arg);
 static void visit_snapshot(struct device *dev, void *arg);
@@ -78,7 +79,8 @@ int config_set_add_prefix(struct config_set *set, const struct ip_prefix *prefix
 	assert(set->nr_peers > 0);
 	if (set->nr_prefixes == CONFIG_SET_PREFIXES_MAX)
 		return -E2BIG;
-	err = grow((void **)&set->prefixes, &set->prefixes_capacity, set->nr_prefixes, sizeof(*set->prefixes));
+	err = grow(
+		(void **)&set->prefixes, &set->prefixes_capacity, set->nr_prefixes, sizeof(*set->prefixes));
 	if (err)
 		return err;
 	set->prefixes[set->nr_prefixes].prefix = *prefix;
@@ -263,7 +265,8 @@ static int find_first_of_key(struct config_set *set)
 		struct config_peer *section = &set->peers[order[i]];
 
 		section->first_of_key = order[i];
-		if (i > 0 && memcmp(section->public_key, set->peers[order[i - 1]].public_key, NOISE_KEY_BYTES) == 0)
+		if (i > 0 && memcmp(section->public_key, set->peers[order[i - 1]].public_key,
+				     NOISE_KEY_BYTES) == 0)
 			section->first_of_key = set->peers[order[i - 1]].first_of_key;
 	}
 	free(order);
@@ -281,8 +284,8 @@ static int compare_sections(const void *a, const void *b, void *arg)
 }
 
 /*
- * Plays the request through without touching anything: which sections make a peer, and whether any moment of it would
- * exceed a limit. Crypto thread.
+ * Plays the request through without touching anything: which sections make a peer, and whether any moment of
+ * it would exceed a limit. Crypto thread.
  */
 static void visit_check(struct device *dev, void *arg)
 {
@@ -320,8 +323,8 @@ static void visit_check(struct device *dev, void *arg)
 }
 
 /*
- * At most how many prefixes there are afterwards: prefixes that only move, or are given twice, count as new. What the
- * request takes away is looked up only where the plain sum exceeds the limit.
+ * At most how many prefixes there are afterwards: prefixes that only move, or are given twice, count as new.
+ * What the request takes away is looked up only where the plain sum exceeds the limit.
  */
 static uint64_t prefixes_after(struct device *dev, const struct config_set *set, uint64_t limit)
 {
@@ -359,7 +362,8 @@ static int make_memory(struct config_set *set)
 
 		if (!section->adds)
 			continue;
-		section->made = peer_new(section->public_key, section->has_preshared ? section->preshared : NULL);
+		section->made =
+			peer_new(section->public_key, section->has_preshared ? section->preshared : NULL);
 		if (!section->made)
 			return -ENOMEM;
 	}
@@ -378,8 +382,8 @@ static int make_memory(struct config_set *set)
 }
 
 /*
- * New sockets when the port changes, or when there are none although the interface is up; a new mark on the old ones otherwise.
- * This is the last step that can fail, so there is nothing to take back.
+ * New sockets when the port changes, or when there are none although the interface is up; a new mark on the
+ * old ones otherwise. This is the last step that can fail, so there is nothing to take back.
  */
 static int prepare_sockets(struct config *c, const struct config_set *set, struct udp_sockets **opened)
 {
@@ -448,7 +452,8 @@ static void apply_peer(struct device *dev, struct config_set *set, struct config
 		device_set_persistent_keepalive(dev, peer, section->persistent_keepalive_s);
 }
 
-static void apply_prefixes(struct device *dev, struct config_set *set, const struct config_peer *section, struct peer *peer)
+static void apply_prefixes(
+	struct device *dev, struct config_set *set, const struct config_peer *section, struct peer *peer)
 {
 	if (section->replace_allowed_ips)
 		allowed_ips_remove_peer(&dev->allowed_ips, peer);
@@ -467,7 +472,8 @@ static void forget_sources(struct device *dev)
 {
 	struct cds_list_head *link;
 
-	cds_list_for_each(link, &dev->peers) {
+	cds_list_for_each(link, &dev->peers)
+	{
 		struct peer *peer = cds_list_entry(link, struct peer, link);
 		struct endpoint endpoint = peer->endpoint;
 
@@ -495,7 +501,8 @@ static void visit_snapshot(struct device *dev, void *arg)
 	memcpy(s->private_key, dev->identity.private_key, NOISE_KEY_BYTES);
 	s->listen_port = dev->listen_port;
 	s->fwmark = dev->fwmark;
-	cds_list_for_each(link, &dev->peers) {
+	cds_list_for_each(link, &dev->peers)
+	{
 		const struct peer *peer = cds_list_entry(link, struct peer, link);
 		struct config_peer_view *view = &s->peers[s->nr_peers];
 

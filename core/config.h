@@ -1,9 +1,10 @@
 /*
- * Configuration as a transaction: a request is gathered into a struct config_set, checked, given all the memory and sockets that it
- * will need, and only then applied on the crypto thread, where nothing can fail any more. A refused request changes nothing.
+ * Configuration as a transaction: a request is gathered into a struct config_set, checked, given all the
+ * memory and sockets that it will need, and only then applied on the crypto thread, where nothing can fail
+ * any more. A refused request changes nothing.
  *
- * All functions run on the control thread. It is the only one that asks for changes of peers, allowed IPs and sockets, so what a first
- * visit to the crypto thread has counted still holds at the second.
+ * All functions run on the control thread. It is the only one that asks for changes of peers, allowed IPs and
+ * sockets, so what a first visit to the crypto thread has counted still holds at the second.
  */
 #pragma once
 
@@ -95,7 +96,7 @@ struct config {
 	const struct config_target *target; /* not owned */
 	struct udp_sockets *sockets;        /* own reference; NULL while there are none */
 	bool link_up;                       /* the interface is administratively up */
-	uint16_t listen_port;               /* asked for, or chosen by the kernel at the last bind; 0: none yet */
+	uint16_t listen_port; /* asked for, or chosen by the kernel at the last bind; 0: none yet */
 	uint32_t fwmark;
 };
 
@@ -104,8 +105,8 @@ void config_init(struct config *c, const struct config_target *target);
 void config_done(struct config *c);
 
 /*
- * Applies the request, all of it or nothing of it. The set stays the caller's to end. -EADDRINUSE, -EPERM and others from the sockets,
- * -ENOSPC when it would exceed DEVICE_PEERS_MAX or DEVICE_ALLOWED_IPS_MAX, -ENOMEM.
+ * Applies the request, all of it or nothing of it. The set stays the caller's to end. -EADDRINUSE, -EPERM and
+ * others from the sockets, -ENOSPC when it would exceed DEVICE_PEERS_MAX or DEVICE_ALLOWED_IPS_MAX, -ENOMEM.
  */
 int config_apply(struct config *c, struct config_set *set) MUST_CHECK;
 
@@ -115,8 +116,9 @@ int config_get(struct config *c, struct config_snapshot *out) MUST_CHECK;
 void config_snapshot_done(struct config_snapshot *snapshot);
 
 /*
- * The interface came up: binds the sockets and starts the device. When binding fails (-EADDRINUSE, ...) the device stays down until
- * a request sets the port or mark, or the interface goes down and up again. Harmless when already up.
+ * The interface came up: binds the sockets and starts the device. When binding fails (-EADDRINUSE, ...) the
+ * device stays down until a request sets the port or mark, or the interface goes down and up again. Harmless
+ * when already up.
  */
 int config_link_up(struct config *c) MUST_CHECK;
 /* The interface went down: stops the device and closes the sockets. The port is kept for the next time. */

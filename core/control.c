@@ -25,6 +25,8 @@
 #define LISTEN_BACKLOG 128
 /* Rounds of reading for one client before the others have their turn. */
 #define CLIENT_ROUNDS 16
+#define DIRECTORY_EVENTS                                                                                     \
+	(IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
 /* Something the loop waits for. */
 struct source {
@@ -49,7 +51,7 @@ struct control {
 	int epoll_fd;
 	struct source signals, tun_failed, directory, listener, link_events;
 	struct link_monitor *link;
-	uint64_t listener_paused_ns; /* since when, because no place or no descriptor was left; 0: it is not */
+	uint64_t listener_paused_ns; /* since when, for want of a place or a descriptor; 0: it is not */
 	unsigned nr_clients;
 	struct client clients[CONTROL_CLIENTS_MAX];
 	uint64_t reported_ns;
@@ -57,7 +59,8 @@ struct control {
 	_Atomic int tun_error;
 };
 
-static int watch(struct control *c, struct source *source, int fd, void (*ready)(struct control *, struct source *));
+static int watch(
+	struct control *c, struct source *source, int fd, void (*ready)(struct control *, struct source *));
 static void unwatch(struct control *c, struct source *source);
 static void stop(struct control *c);
 static void signal_ready(struct control *c, struct source *source);
@@ -274,7 +277,8 @@ int control_run(struct control *c)
 	int err = 0;
 
 	while (!c->stopping) {
-		int nr = epoll_wait(c->epoll_fd, events, EVENTS_MAX, c->nr_clients || c->listener_paused_ns ? TICK_MS : IDLE_MS);
+		int nr = epoll_wait(c->epoll_fd, events, EVENTS_MAX,
+			c->nr_clients || c->listener_paused_ns ? TICK_MS : IDLE_MS);
 
 		if (nr < 0 && errno != EINTR) {
 			err = -errno;
@@ -314,7 +318,8 @@ void control_free(struct control *c)
 }
 
 /* Takes fd over, which is the outcome of a system call just made: -1 gives its errno back. */
-static int watch(struct control *c, struct source *source, int fd, void (*ready)(struct control *, struct source *))
+static int watch(
+	struct control *c, struct source *source, int fd, void (*ready)(struct control *, struct source *))
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = source};
 	int err;
@@ -372,8 +377,7 @@ static int watch_directory(struct control *c)
 
 	if (err)
 		return err;
-	if (inotify_add_watch(fd, CONTROL_DIRECTORY,
-		    IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR) < 0) {
+	if (inotify_add_watch(fd, CONTROL_DIRECTORY, DIRECTORY_EVENTS) < 0) {
 		err = -errno;
 		unwatch(c, &c->directory);
 		return err;
@@ -420,7 +424,10 @@ static void link_ready(struct control *c, struct source *source)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = source};
 
-	/* Removed beforehand: the new descriptor may well get the number of the old, and the old is closed by then. */
+	/*
+	 * Removed beforehand: the new descriptor may well get the number of the old, and the old is closed by
+	 * then.
+	 */
 	epoll_ctl(c->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
 	link_dispatch(c->link);
 	source->fd = link_fd(c->link);
@@ -439,7 +446,8 @@ static void link_up(void *arg)
 
 	if (err)
 		log_error(LOG_UDP,
-			"interface %s is up but cannot use UDP port %u: %s; set another listen-port, or take it down and up again",
+			"interface %s is up but cannot use UDP port %u: %s; set another listen-port, or take "
+			"it down and up again",
 			c->params.ifname, c->config.listen_port, strerror(-err));
 	else
 		log_info(LOG_UDP, "listening on port %u", c->config.listen_port);
@@ -542,8 +550,8 @@ static struct client *free_place(struct control *c)
 }
 
 /*
- * Moves bytes both ways until the client makes us wait. Reading goes on only while no answer waits, so that a client which never reads
- * is not read from either.
+ * Moves bytes both ways until the client makes us wait. Reading goes on only while no answer waits, so that a
+ * client which never reads is not read from either.
  */
 static void client_ready(struct control *c, struct source *source)
 {

@@ -1,6 +1,7 @@
 /*
- * The control thread (the process's first): the control socket and its clients, signals, the state of the interface, and the orderly
- * end. It owns configuration; the data threads are reached through the pipeline only.
+ * The control thread (the process's first): the control socket and its clients, signals, the state of the
+ * interface, and the orderly end. It owns configuration; the data threads are reached through the pipeline
+ * only.
  */
 #pragma once
 
@@ -28,20 +29,23 @@ void control_socket_address(struct sockaddr_un *out, const char *ifname);
 /* The name of an interface, claimed against other daemons, and the socket that stands for it. */
 struct control_socket {
 	struct sockaddr_un address;
-	int lock_fd;  /* the directory, locked until the socket listens; -1 afterwards */
-	int fd;       /* listening; -1 before */
-	dev_t dev;    /* of the socket file that we made */
+	int lock_fd; /* the directory, locked until the socket listens; -1 afterwards */
+	int fd;      /* listening; -1 before */
+	dev_t dev;   /* of the socket file that we made */
 	ino_t ino;
 };
 
 /*
- * Makes the directory if there is none, removes a socket file that nobody answers, and keeps other starts out until the socket listens.
- * -EADDRINUSE when a daemon answers there.
+ * Makes the directory if there is none, removes a socket file that nobody answers, and keeps other starts out
+ * until the socket listens. -EADDRINUSE when a daemon answers there.
  */
 int control_socket_claim(struct control_socket *s, const char *ifname) MUST_CHECK;
 /* Creates the socket, for its owner only, and listens. */
 int control_socket_listen(struct control_socket *s) MUST_CHECK;
-/* Removes the file if it is still ours. Accepts one that was only claimed, or zeroed with both descriptors -1. */
+/*
+ * Removes the file if it is still ours. Accepts one that was only claimed, or zeroed with both descriptors
+ * -1.
+ */
 void control_socket_close(struct control_socket *s);
 
 struct control;
@@ -50,7 +54,7 @@ struct control_params {
 	const char *ifname;
 	struct control_socket *socket; /* listening */
 	const struct tun_device *tun;
-	uint32_t mtu;                  /* of tun, as opened */
+	uint32_t mtu; /* of tun, as opened */
 	struct pipeline *pipeline;
 	const struct stats *stats;
 };
@@ -64,8 +68,8 @@ void control_tun_failed(void *arg, int err);
 /* Everything in params outlives the control. -ENOMEM, ... */
 int control_start(struct control *c, const struct control_params *params) MUST_CHECK;
 /*
- * Serves until SIGTERM or SIGINT, the interface is deleted, or the socket file is removed. Returns 0 for each of these, -errno for a
- * failure of the loop itself. The clients are gone on return.
+ * Serves until SIGTERM or SIGINT, the interface is deleted, or the socket file is removed. Returns 0 for each
+ * of these, -errno for a failure of the loop itself. The clients are gone on return.
  */
 int control_run(struct control *c) MUST_CHECK;
 /* The pipeline has stopped. NULL is accepted. */

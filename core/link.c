@@ -15,7 +15,10 @@
 
 #include "core/log.h"
 
-/* How often in a row the interface may be missing from the namespace it is said to be in: it moves, or the index is not known. */
+/*
+ * How often in a row the interface may be missing from the namespace it is said to be in: it moves, or the
+ * index is not known.
+ */
 #define MISSES_MAX 8
 #define RECEIVE_BYTES 32768
 
@@ -50,8 +53,8 @@ static bool is_current_netns(int netns);
 static void *netns_thread(void *arg);
 static int open_socket(struct mnl_socket **out);
 
-int link_open(struct link_monitor **out, const struct tun_device *tun, uint32_t mtu, const struct link_events *events,
-	void *arg)
+int link_open(struct link_monitor **out, const struct tun_device *tun, uint32_t mtu,
+	const struct link_events *events, void *arg)
 {
 	struct link_monitor *l = calloc(1, sizeof(*l));
 	int err;
@@ -139,7 +142,8 @@ static void handle_state(struct link_monitor *l, const struct nlmsghdr *header)
 	const struct nlattr *attr;
 
 	l->misses = 0;
-	mnl_attr_for_each(attr, header, sizeof(*info)) {
+	mnl_attr_for_each(attr, header, sizeof(*info))
+	{
 		uint32_t mtu;
 
 		if (mnl_attr_get_type(attr) != IFLA_MTU || mnl_attr_validate(attr, MNL_TYPE_U32) < 0)
@@ -159,7 +163,8 @@ static void handle_removal(struct link_monitor *l, const struct nlmsghdr *header
 
 	l->lost = true;
 	l->next_ifindex = 0;
-	mnl_attr_for_each(attr, header, sizeof(struct ifinfomsg)) {
+	mnl_attr_for_each(attr, header, sizeof(struct ifinfomsg))
+	{
 		if (mnl_attr_get_type(attr) == IFLA_NEW_IFINDEX && mnl_attr_validate(attr, MNL_TYPE_U32) >= 0)
 			l->next_ifindex = mnl_attr_get_u32(attr);
 	}
@@ -210,7 +215,9 @@ static void follow(struct link_monitor *l)
 		err = request_state(l);
 	}
 	if (err)
-		log_error(LOG_LINK, "the interface moved to a network namespace where it cannot be watched (%s): it stays down",
+		log_error(LOG_LINK,
+			"the interface moved to a network namespace where it cannot be watched (%s): it "
+			"stays down",
 			strerror(-err));
 	else if (l->misses == 1)
 		log_info(LOG_LINK, "the interface moved to another network namespace");
@@ -228,8 +235,8 @@ static void set_up(struct link_monitor *l, bool up)
 }
 
 /*
- * A netlink socket belongs to the namespace of the thread that made it. A thread that ends afterwards makes it, so that no failure
- * can leave the control thread, which opens the UDP sockets, in the wrong namespace.
+ * A netlink socket belongs to the namespace of the thread that made it. A thread that ends afterwards makes
+ * it, so that no failure can leave the control thread, which opens the UDP sockets, in the wrong namespace.
  */
 static int open_in_netns(struct mnl_socket **out, int netns)
 {

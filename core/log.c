@@ -53,7 +53,8 @@ static _Atomic(enum log_format) current_format = LOG_FORMAT_HUMAN;
 static _Atomic(enum log_sink) current_sink = LOG_SINK_STDERR;
 static _Atomic(struct log_limit *) limits; /* push-only list */
 
-static int parse_directives(uint8_t levels[LOG_COMPONENTS], const char *directives, char error[LOG_ERROR_BYTES]);
+static int parse_directives(
+	uint8_t levels[LOG_COMPONENTS], const char *directives, char error[LOG_ERROR_BYTES]);
 static void sanitize(char *text);
 static void format_time(char *buf, size_t size);
 static void write_json(enum log_level level, enum log_component component, const char *message);
@@ -172,7 +173,8 @@ const char *log_component_name(enum log_component component)
 	return component_names[component];
 }
 
-static int parse_directives(uint8_t levels[LOG_COMPONENTS], const char *directives, char error[LOG_ERROR_BYTES])
+static int parse_directives(
+	uint8_t levels[LOG_COMPONENTS], const char *directives, char error[LOG_ERROR_BYTES])
 {
 	int named[LOG_COMPONENTS];
 	int bare = -1;
@@ -192,15 +194,16 @@ static int parse_directives(uint8_t levels[LOG_COMPONENTS], const char *directiv
 			component = find_name(component_names, LOG_COMPONENTS, part, (size_t)(equals - part));
 			if (component < 0) {
 				snprintf(error, LOG_ERROR_BYTES,
-					"\"%.*s\": no such component (core handshake peer tun udp uapi crypto link)",
+					"\"%.*s\": no such component (core handshake peer tun udp uapi "
+					"crypto link)",
 					shown, part);
 				return -EINVAL;
 			}
 		}
 		level = find_name(level_names, LOG_LEVELS, level_text, level_len);
 		if (level < 0) {
-			snprintf(error, LOG_ERROR_BYTES, "\"%.*s\": no such level (off error warn info debug)", shown,
-				part);
+			snprintf(error, LOG_ERROR_BYTES,
+				"\"%.*s\": no such level (off error warn info debug)", shown, part);
 			return -EINVAL;
 		}
 		if (component < 0 ? bare >= 0 : named[component] >= 0) {
@@ -222,7 +225,10 @@ static int parse_directives(uint8_t levels[LOG_COMPONENTS], const char *directiv
 	return 0;
 }
 
-/* Names and error texts may come from outside: no line breaks, no terminal escapes, and always valid UTF-8 for JSON. */
+/*
+ * Names and error texts may come from outside: no line breaks, no terminal escapes, and always valid UTF-8
+ * for JSON.
+ */
 static void sanitize(char *text)
 {
 	for (unsigned char *c = (unsigned char *)text; *c; c++)
@@ -274,8 +280,8 @@ static void write_human(enum log_level level, enum log_component component, cons
 		return;
 	}
 	format_time(ts, sizeof(ts));
-	len = snprintf(line, sizeof(line) - 1, "%s %-5s %s: %s", ts, level_names[level], component_names[component],
-		message);
+	len = snprintf(line, sizeof(line) - 1, "%s %-5s %s: %s", ts, level_names[level],
+		component_names[component], message);
 	write_line(line, MIN((size_t)len, sizeof(line) - 2));
 }
 
@@ -318,7 +324,8 @@ static void limit_list(struct log_limit *limit)
 {
 	struct log_limit *head;
 
-	if (atomic_load_explicit(&limit->listed, memory_order_relaxed) || atomic_exchange(&limit->listed, true))
+	if (atomic_load_explicit(&limit->listed, memory_order_relaxed) ||
+		atomic_exchange(&limit->listed, true))
 		return;
 	head = atomic_load(&limits);
 	do

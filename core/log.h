@@ -1,8 +1,10 @@
 /*
- * Logging: leveled, by component, switchable while running. A disabled line costs one relaxed load. Lines go to standard error
- * (one write(2) each, so lines of several threads never mix) or to syslog(3), as text for people or as one JSON object a line.
+ * Logging: leveled, by component, switchable while running. A disabled line costs one relaxed load. Lines go
+ * to standard error (one write(2) each, so lines of several threads never mix) or to syslog(3), as text for
+ * people or as one JSON object a line.
  *
- * Never log a key, a cookie or a payload. What a datagram from the network can trigger goes through log_limited().
+ * Never log a key, a cookie or a payload. What a datagram from the network can trigger goes through
+ * log_limited().
  */
 #pragma once
 
@@ -31,15 +33,15 @@ enum log_component {
 
 enum log_format {
 	LOG_FORMAT_HUMAN, /* 2026-11-20T18:47:48.123456Z info  core: message */
-	LOG_FORMAT_JSON   /* {"ts":"...","level":"info","component":"core","thread":"crypto","message":"..."} */
+	LOG_FORMAT_JSON /* {"ts":"...","level":"info","component":"core","thread":"crypto","message":"..."} */
 };
 
-enum log_sink {
-	LOG_SINK_STDERR,
-	LOG_SINK_SYSLOG
-};
+enum log_sink { LOG_SINK_STDERR, LOG_SINK_SYSLOG };
 
-/* What applies before log_set_directives(): information from the rare parts, warnings from what every peer keeps doing. */
+/*
+ * What applies before log_set_directives(): information from the rare parts, warnings from what every peer
+ * keeps doing.
+ */
 #define LOG_DIRECTIVES_DEFAULT "info,handshake=warn,udp=warn"
 #define LOG_ERROR_BYTES 160      /* room for an explanation of bad directives */
 #define LOG_DIRECTIVES_BYTES 160 /* room for log_get_directives() */
@@ -47,7 +49,10 @@ enum log_sink {
 /* The level of each component; read through log_enabled(). */
 extern _Atomic uint8_t log_levels[LOG_COMPONENTS];
 
-/* A line of one call site at most LOG_LIMIT_BURST times in LOG_LIMIT_WINDOW_NS; the rest is counted and reported later. */
+/*
+ * A line of one call site at most LOG_LIMIT_BURST times in LOG_LIMIT_WINDOW_NS; the rest is counted and
+ * reported later.
+ */
 #define LOG_LIMIT_BURST 5
 #define LOG_LIMIT_WINDOW_NS (10 * NS_PER_SEC)
 
@@ -88,11 +93,16 @@ static inline bool log_enabled(enum log_level level, enum log_component componen
 #define log_info(component, ...) log_at(LOG_LEVEL_INFO, component, __VA_ARGS__)
 #define log_debug(component, ...) log_at(LOG_LEVEL_DEBUG, component, __VA_ARGS__)
 
-/* Any thread. Writes one line whatever the levels are; control characters become '?'. Keeps errno. Use the macros above. */
+/*
+ * Any thread. Writes one line whatever the levels are; control characters become '?'. Keeps errno. Use the
+ * macros above.
+ */
 void log_write(enum log_level level, enum log_component component, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Any thread. Whether this call site may log now; counts the line as suppressed otherwise. */
 bool log_limit_pass(struct log_limit *limit);
-/* Control thread, every few seconds. One line for each call site that suppressed lines since the last report. */
+/*
+ * Control thread, every few seconds. One line for each call site that suppressed lines since the last report.
+ */
 void log_report_suppressed(void);
 
 /* Control thread, before other threads log. */
@@ -101,9 +111,9 @@ void log_set_format(enum log_format format);
 void log_set_sink(enum log_sink sink, const char *ident);
 
 /*
- * Directives: levels separated by commas, `LEVEL` for every component that is not named and `COMPONENT=LEVEL` for one; those left
- * unnamed without a bare LEVEL get their default. Levels: off error warn info debug. All or nothing: -EINVAL with an explanation
- * in error that names the bad part. Any thread.
+ * Directives: levels separated by commas, `LEVEL` for every component that is not named and `COMPONENT=LEVEL`
+ * for one; those left unnamed without a bare LEVEL get their default. Levels: off error warn info debug. All
+ * or nothing: -EINVAL with an explanation in error that names the bad part. Any thread.
  */
 int log_set_directives(const char *directives, char error[LOG_ERROR_BYTES]) MUST_CHECK;
 /* The same check, without effect. */

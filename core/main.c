@@ -1,8 +1,9 @@
 /*
  * The program: options, the way into the background, everything built up in order and taken down in reverse.
  *
- * In the background the process forks before anything else is made: threads and locked memory do not survive a fork. The parent stays until
- * the child has said that the control socket answers, or has ended with its one line of complaint.
+ * In the background the process forks before anything else is made: threads and locked memory do not survive
+ * a fork. The parent stays until the child has said that the control socket answers, or has ended with its
+ * one line of complaint.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -65,8 +66,8 @@ int main(int argc, char **argv)
 }
 
 /*
- * Returns -1 in the child, which has *ready_fd to report to, and in the parent, once the child has reported or ended, the exit
- * status.
+ * Returns -1 in the child, which has *ready_fd to report to, and in the parent, once the child has reported
+ * or ended, the exit status.
  */
 static int go_to_background(int *ready_fd)
 {
@@ -141,6 +142,8 @@ static int run_interface(const struct options *options, struct control_socket *s
 	struct stats *stats = NULL;
 	struct control *control = NULL;
 	struct pipeline *pipeline = NULL;
+	struct pipeline_config config;
+	struct control_params params;
 	int status = EXIT_FAILURE, err;
 
 	if (open_tun(options, &tun))
@@ -158,7 +161,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 	for (unsigned i = 0; i < options->tun_threads; i++)
 		queues[i] = tun_device_queue(tun, i);
 
-	err = pipeline_start(&pipeline, &(struct pipeline_config){
+	config = (struct pipeline_config){
 		.tun_threads = options->tun_threads,
 		.aead = aead,
 		.mtu = options->mtu,
@@ -166,7 +169,8 @@ static int run_interface(const struct options *options, struct control_socket *s
 		.stats = stats,
 		.tun_failed = control_tun_failed,
 		.arg = control,
-	});
+	};
+	err = pipeline_start(&pipeline, &config);
 	if (err) {
 		complain("cannot start the threads of %s: %s", options->ifname, strerror(-err));
 		goto out;
@@ -176,14 +180,15 @@ static int run_interface(const struct options *options, struct control_socket *s
 		complain("cannot create %s: %s", socket->address.sun_path, strerror(-err));
 		goto out;
 	}
-	err = control_start(control, &(struct control_params){
+	params = (struct control_params){
 		.ifname = options->ifname,
 		.socket = socket,
 		.tun = tun,
 		.mtu = options->mtu,
 		.pipeline = pipeline,
 		.stats = stats,
-	});
+	};
+	err = control_start(control, &params);
 	if (err) {
 		complain("cannot watch %s: %s", options->ifname, strerror(-err));
 		goto out;
@@ -212,8 +217,8 @@ static int claim_name(const struct options *options, struct control_socket *sock
 	case 0:
 		return 0;
 	case -EADDRINUSE:
-		complain("%s is served already: %s answers; choose another name or end that process", options->ifname,
-			socket->address.sun_path);
+		complain("%s is served already: %s answers; choose another name or end that process",
+			options->ifname, socket->address.sun_path);
 		return err;
 	case -EACCES:
 	case -EPERM:
@@ -237,8 +242,9 @@ static const struct aead_backend *choose_aead(const struct options *options)
 	if (aead) {
 		probe = aead->new(&err);
 		if (!probe) {
-			complain("--aead %s: this machine cannot run it (%s); leave --aead out to let sluice choose", aead->name,
-				strerror(-err));
+			complain("--aead %s: this machine cannot run it (%s); leave --aead out to let sluice "
+				 "choose",
+				aead->name, strerror(-err));
 			return NULL;
 		}
 		aead_free(probe);
@@ -251,7 +257,8 @@ static const struct aead_backend *choose_aead(const struct options *options)
 		return NULL;
 	}
 	for (unsigned i = 0; i < nr; i++)
-		log_info(LOG_CRYPTO, "cipher %s: %.1f Gbit/s%s", results[i].name, results[i].bytes_per_sec * 8 / 1e9,
+		log_info(LOG_CRYPTO, "cipher %s: %.1f Gbit/s%s", results[i].name,
+			results[i].bytes_per_sec * 8 / 1e9,
 			strcmp(results[i].name, aead->name) == 0 ? ", chosen" : "");
 	return aead;
 }
@@ -265,14 +272,16 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 		return 0;
 	case -EPERM:
 	case -EACCES:
-		return complain("may not create interface %s: run as root or with CAP_NET_ADMIN", options->ifname);
+		return complain(
+			"may not create interface %s: run as root or with CAP_NET_ADMIN", options->ifname);
 	case -ENOENT:
 	case -ENODEV:
 	case -ENXIO:
 		return complain("no TUN driver: /dev/net/tun is missing; load it with: modprobe tun");
 	case -EBUSY:
 	case -EEXIST:
-		return complain("interface %s exists already: choose another name or delete it with: ip link delete %s",
+		return complain("interface %s exists already: choose another name or delete it with: ip link "
+				"delete %s",
 			options->ifname, options->ifname);
 	default:
 		return complain("cannot create interface %s: %s", options->ifname, strerror(-err));
@@ -284,7 +293,8 @@ static void say_ready(const struct options *options, int ready_fd)
 {
 	int null;
 
-	log_info(LOG_CORE, "sluice " SLUICE_VERSION " serves %s with %u TUN threads", options->ifname, options->tun_threads);
+	log_info(LOG_CORE, "sluice " SLUICE_VERSION " serves %s with %u TUN threads", options->ifname,
+		options->tun_threads);
 	if (ready_fd < 0)
 		return;
 	if (chdir("/"))
@@ -301,7 +311,10 @@ static void say_ready(const struct options *options, int ready_fd)
 	close(ready_fd);
 }
 
-/* Keys must not reach a core file or a debugger of the same user; queues and clients need descriptors, and keys locked memory. */
+/*
+ * Keys must not reach a core file or a debugger of the same user; queues and clients need descriptors, and
+ * keys locked memory.
+ */
 static void harden(void)
 {
 	struct rlimit none = {0};

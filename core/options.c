@@ -7,14 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum {
-	OPT_TUN_THREADS = 256,
-	OPT_AEAD,
-	OPT_MTU,
-	OPT_LOG,
-	OPT_LOG_FORMAT,
-	OPT_JSON
-};
+enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON };
 
 static const struct option long_options[] = {
 	{"foreground", no_argument, NULL, 'f'},
@@ -34,13 +27,16 @@ static const char help_text[] =
 	"       sluice stats IFNAME [--json]\n"
 	"       sluice log IFNAME [DIRECTIVES]\n"
 	"\n"
-	"Creates the TUN interface IFNAME and serves it as a WireGuard interface, to be set up with wg(8) or wg-quick(8).\n"
+	"Creates the TUN interface IFNAME and serves it as a WireGuard interface, to be set up with\n"
+	"wg(8) or wg-quick(8).\n"
 	"\n"
 	"  -f, --foreground          stay in the foreground and log to standard error\n"
-	"      --tun-threads N       TUN queues, reader threads and decrypting threads, 1 to 64 (default 2)\n"
-	"      --aead NAME           cipher implementation: ipsec-mb, libcrypto or libsodium (default: the fastest here)\n"
+	"      --tun-threads N       queues, reading and decrypting threads of the TUN, 1 to 64 (default 2)\n"
+	"      --aead NAME           cipher implementation: ipsec-mb, libcrypto or libsodium\n"
+	"                            (default: the fastest here)\n"
 	"      --mtu BYTES           MTU of the new interface, 68 to 65535 (default 1420)\n"
-	"      --log DIRECTIVES      log levels, such as info,crypto=debug,udp=off (default " LOG_DIRECTIVES_DEFAULT ")\n"
+	"      --log DIRECTIVES      log levels, such as info,crypto=debug,udp=off\n"
+	"                            (default " LOG_DIRECTIVES_DEFAULT ")\n"
 	"      --log-format FORMAT   human or json (default human)\n"
 	"  -h, --help                print this and exit\n"
 	"  -V, --version             print the version and exit\n"
@@ -105,7 +101,10 @@ bool options_valid_ifname(const char *name)
 
 	if (len == 0 || len >= IFNAMSIZ || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return false;
-	/* '%' would make the kernel choose a number, and the control socket would not follow; ':' is for alias labels. */
+	/*
+	 * '%' would make the kernel choose a number, and the control socket would not follow; ':' is for
+	 * alias labels.
+	 */
 	for (const char *c = name; *c; c++)
 		if (*c <= ' ' || *c > '~' || *c == '/' || *c == '%' || *c == ':')
 			return false;
@@ -130,11 +129,16 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 	case ':':
 		return fail(error, "%.64s needs a value; see sluice --help", argv[optind - 1]);
 	case '?':
-		/* Only a long option that exists, and got a value it does not take, leaves its code with its word. */
+		/*
+		 * Only a long option that exists, and got a value it does not take, leaves its code with its
+		 * word.
+		 */
 		if (optopt && strncmp(argv[optind - 1], "--", 2) == 0)
-			return fail(error, "%.64s: this option takes no value; see sluice --help", argv[optind - 1]);
+			return fail(error, "%.64s: this option takes no value; see sluice --help",
+				argv[optind - 1]);
 		if (optopt)
-			return fail(error, "unknown option -%c; see sluice --help", isprint(optopt) ? optopt : '?');
+			return fail(error, "unknown option -%c; see sluice --help",
+				isprint(optopt) ? optopt : '?');
 		return fail(error, "unknown option %.64s; see sluice --help", argv[optind - 1]);
 	default:
 		break;
@@ -147,12 +151,13 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 		return 0;
 	case OPT_TUN_THREADS:
 		if (parse_number(&o->tun_threads, optarg, 1, OPTIONS_TUN_THREADS_MAX))
-			return fail(error, "--tun-threads %.32s: give a number from 1 to %d", optarg, OPTIONS_TUN_THREADS_MAX);
+			return fail(error, "--tun-threads %.32s: give a number from 1 to %d", optarg,
+				OPTIONS_TUN_THREADS_MAX);
 		return 0;
 	case OPT_MTU:
 		if (parse_number(&number, optarg, OPTIONS_MTU_MIN, OPTIONS_MTU_MAX))
-			return fail(error, "--mtu %.32s: give a number of bytes from %d to %d", optarg, OPTIONS_MTU_MIN,
-				OPTIONS_MTU_MAX);
+			return fail(error, "--mtu %.32s: give a number of bytes from %d to %d", optarg,
+				OPTIONS_MTU_MIN, OPTIONS_MTU_MAX);
 		o->mtu = number;
 		return 0;
 	case OPT_AEAD:
@@ -188,7 +193,8 @@ static int parse_positional(struct options *o, const struct seen *seen, int argc
 		o->command = OPTIONS_LOG;
 	if (o->command != OPTIONS_RUN) {
 		if (seen->run_option)
-			return fail(error, "sluice %s takes no option of a new interface; see sluice --help", word[0]);
+			return fail(error, "sluice %s takes no option of a new interface; see sluice --help",
+				word[0]);
 		nr--;
 		word++;
 	}
@@ -211,7 +217,8 @@ static int parse_ifname(struct options *o, const char *name, char *error)
 {
 	if (!options_valid_ifname(name))
 		return fail(error,
-			"\"%.32s\" cannot name an interface: use 1 to %d printable characters without blanks, '/', '%%' "
+			"\"%.32s\" cannot name an interface: use 1 to %d printable characters without "
+			"blanks, '/', '%%' "
 			"or ':'",
 			name, IFNAMSIZ - 1);
 	strcpy(o->ifname, name);

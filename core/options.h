@@ -26,17 +26,17 @@ struct options {
 	enum options_command command;
 	char ifname[IFNAMSIZ];
 	bool foreground;
-	bool json;              /* OPTIONS_STATS */
+	bool json; /* OPTIONS_STATS */
 	unsigned tun_threads;
 	uint32_t mtu;
 	const struct aead_backend *aead; /* NULL: measure and choose */
 	enum log_format log_format;
-	const char *log;        /* valid directives; of argv or static */
+	const char *log; /* valid directives; of argv or static */
 };
 
 /*
- * Reads argv and the environment (WG_PROCESS_FOREGROUND, LOG_LEVEL). -EINVAL with one line in error, without the program's name, that
- * says what is wrong and what would be right.
+ * Reads argv and the environment (WG_PROCESS_FOREGROUND, LOG_LEVEL). -EINVAL with one line in error, without
+ * the program's name, that says what is wrong and what would be right.
  */
 int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS_ERROR_BYTES]) MUST_CHECK;
 /* What --help prints. */

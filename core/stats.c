@@ -59,7 +59,8 @@ void stats_clear(struct stats *s)
 	s->nr = 0;
 }
 
-void stats_each(const struct stats *s, void (*fn)(void *arg, const char *group, const char *name, uint64_t value), void *arg)
+void stats_each(const struct stats *s,
+	void (*fn)(void *arg, const char *group, const char *name, uint64_t value), void *arg)
 {
 	for (unsigned i = 0; i < s->nr; i++)
 		fn(arg, s->entries[i].group, s->entries[i].name, counter_read(s->entries[i].counter));

@@ -1,6 +1,7 @@
 /*
- * The registry of counters: each thread's counters live with the thread that writes them; this holds their names and addresses, so that
- * any reader can print all of them. Registered on the control thread while starting, read on the control thread.
+ * The registry of counters: each thread's counters live with the thread that writes them; this holds their
+ * names and addresses, so that any reader can print all of them. Registered on the control thread while
+ * starting, read on the control thread.
  */
 #pragma once
 
@@ -13,11 +14,13 @@ struct stats;
 int stats_new(struct stats **out) MUST_CHECK; /* -ENOMEM */
 void stats_free(struct stats *s);
 /*
- * group: thread name such as "tun-rx0", copied; name: static string without blanks or '='. The counter outlives the registry's last
- * read. The same group and name may be given several times: whoever shows them adds them up. -ENOMEM, -EINVAL for a group name that is empty or too long.
+ * group: thread name such as "tun-rx0", copied; name: static string without blanks or '='. The counter
+ * outlives the registry's last read. The same group and name may be given several times: whoever shows them
+ * adds them up. -ENOMEM, -EINVAL for a group name that is empty or too long.
  */
 int stats_add(struct stats *s, const char *group, const char *name, const counter_t *counter) MUST_CHECK;
 /* Forgets all counters of groups: before their threads are freed. */
 void stats_clear(struct stats *s);
 /* Calls fn in order of registration. */
-void stats_each(const struct stats *s, void (*fn)(void *arg, const char *group, const char *name, uint64_t value), void *arg);
+void stats_each(const struct stats *s,
+	void (*fn)(void *arg, const char *group, const char *name, uint64_t value), void *arg);

@@ -56,7 +56,8 @@ static void end_request(struct uapi_session *s);
 static void break_session(struct uapi_session *s, int err);
 static void answer_status(struct uapi_session *s, int err);
 static int run_get(struct uapi_session *s);
-static void add_peer_view(struct uapi_text *out, const struct config_snapshot *snapshot, const struct config_peer_view *view);
+static void add_peer_view(
+	struct uapi_text *out, const struct config_snapshot *snapshot, const struct config_peer_view *view);
 static void add_key(struct uapi_text *out, const char *name, const uint8_t key[NOISE_KEY_BYTES]);
 static void add_prefix(struct uapi_text *out, const struct ip_prefix *prefix);
 static bool text_reserve(struct uapi_text *text, size_t more);
@@ -275,7 +276,8 @@ static int body_line(struct uapi_session *s, const struct line *line)
 			continue;
 		err = key->parse(&s->set, line->value, line->value_len);
 		if (err)
-			log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: bad %s: %s", key->name, strerror(-err));
+			log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: bad %s: %s", key->name,
+				strerror(-err));
 		return err;
 	}
 	/* Its name could be a key pasted into the wrong place: not logged. */
@@ -359,7 +361,8 @@ static int run_get(struct uapi_session *s)
 	return 0;
 }
 
-static void add_peer_view(struct uapi_text *out, const struct config_snapshot *snapshot, const struct config_peer_view *view)
+static void add_peer_view(
+	struct uapi_text *out, const struct config_snapshot *snapshot, const struct config_peer_view *view)
 {
 	char endpoint[ENDPOINT_STRLEN];
 
@@ -375,8 +378,9 @@ static void add_peer_view(struct uapi_text *out, const struct config_snapshot *s
 		"rx_bytes=%llu\n"
 		"persistent_keepalive_interval=%u\n",
 		(unsigned long long)(view->last_handshake_ns / NS_PER_SEC),
-		(unsigned long long)(view->last_handshake_ns % NS_PER_SEC), (unsigned long long)view->tx_bytes,
-		(unsigned long long)view->rx_bytes, view->persistent_keepalive_s);
+		(unsigned long long)(view->last_handshake_ns % NS_PER_SEC),
+		(unsigned long long)view->tx_bytes, (unsigned long long)view->rx_bytes,
+		view->persistent_keepalive_s);
 	for (uint32_t i = 0; i < view->nr_prefixes; i++)
 		add_prefix(out, &snapshot->prefixes[view->first_prefix + i]);
 }
@@ -450,7 +454,10 @@ static bool text_reserve(struct uapi_text *text, size_t more)
 	return true;
 }
 
-/* A dump of ten thousand peers must not stay allocated while its client idles. Without memory for less, it does. */
+/*
+ * A dump of ten thousand peers must not stay allocated while its client idles. Without memory for less, it
+ * does.
+ */
 static void text_shrink(struct uapi_text *text)
 {
 	char *data;

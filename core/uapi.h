@@ -1,13 +1,14 @@
 /*
- * The WireGuard cross-platform userspace protocol (www.wireguard.com/xplatform), apart from sockets: a session is fed the bytes of one
- * client and produces the bytes of the answers. A request is lines of key=value ended by an empty line; the first line names the
- * operation. Besides get=1 and set=1 there are two of our own:
+ * The WireGuard cross-platform userspace protocol (www.wireguard.com/xplatform), apart from sockets: a
+ * session is fed the bytes of one client and produces the bytes of the answers. A request is lines of
+ * key=value ended by an empty line; the first line names the operation. Besides get=1 and set=1 there are two
+ * of our own:
  *
  *	stats=1            answers group=NAME lines, each followed by the NAME=VALUE lines of its counters
- *	log=DIRECTIVES     changes the log levels (empty: leaves them) and answers log=DIRECTIVES with those in force
+ *	log=DIRECTIVES     changes the log levels (empty: leaves them) and answers log= with those in force
  *
- * Every answer ends in errno=N and an empty line; N is 0 or a negative errno, as wireguard-go gives it and wg(8) reads it.
- * A request takes effect, whole, when its empty line has come, and not before.
+ * Every answer ends in errno=N and an empty line; N is 0 or a negative errno, as wireguard-go gives it and
+ * wg(8) reads it. A request takes effect, whole, when its empty line has come, and not before.
  *
  * Control thread. What passes through holds keys: every buffer is zeroed before it is given back.
  */
@@ -16,9 +17,9 @@
 #include "core/config.h"
 #include "core/log.h"
 
-#define UAPI_INPUT_BYTES 16384                     /* read at once, and so the most that waits while an answer goes out */
-#define UAPI_LINE_MAX 1024                         /* bytes of a line without its newline */
-#define UAPI_REQUEST_MAX (UINT64_C(64) << 20)      /* bytes of a request */
+#define UAPI_INPUT_BYTES 16384 /* read at once, and so the most that waits while an answer goes out */
+#define UAPI_LINE_MAX 1024     /* bytes of a line without its newline */
+#define UAPI_REQUEST_MAX (UINT64_C(64) << 20) /* bytes of a request */
 
 /* Growing text. A failed growth empties it and is remembered. */
 struct uapi_text {
@@ -46,8 +47,8 @@ int uapi_session_new(struct uapi_session **out, const struct uapi_backend *backe
 void uapi_session_free(struct uapi_session *s);
 
 /*
- * Where the next bytes of the client may be written, *len of them: 0 while an answer is waiting to be sent, so that a client that sends
- * and never reads costs one answer and no more.
+ * Where the next bytes of the client may be written, *len of them: 0 while an answer is waiting to be sent,
+ * so that a client that sends and never reads costs one answer and no more.
  */
 char *uapi_session_room(struct uapi_session *s, size_t *len);
 /* len bytes were written there. Runs the requests that are complete, up to the first answer. */

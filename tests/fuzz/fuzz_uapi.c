@@ -1,6 +1,10 @@
 /*
- * Fuzz target: the text of the control protocol, from the bytes of a client to a device. The first byte of the input says in what pieces the
- * rest arrives. Checked besides memory: every answer has its form, a refused request has changed nothing, and what is listed can be read back.
+ * Fuzz target: the text of the control protocol, from the bytes of a client to a device. The first byte of
+ * the input says in what pieces the rest arrives. Checked besides memory: every answer has its form, a
+ * refused request has changed nothing, and what is listed can be read back.
+ *
+ * Removed peers wait for a grace period, which libFuzzer takes for leaks: run it with -detect_leaks=0. The
+ * target itself counts what is left.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /*
- * Runs a fuzz target on files instead of under a fuzzer: on each file given, and on each file in each directory given. So the corpus is a
- * test that every compiler and sanitizer can run.
+ * Runs a fuzz target on files instead of under a fuzzer: on each file given, and on each file in each
+ * directory given. So the corpus is a test that every compiler and sanitizer can run.
  */
 #include <dirent.h>
 #include <errno.h>

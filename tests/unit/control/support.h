@@ -1,6 +1,6 @@
 /*
- * What the tests of the control side share: a real device without threads behind the configuration, and sockets that are none.
- * Each test is a process.
+ * What the tests of the control side share: a real device without threads behind the configuration, and
+ * sockets that are none. Each test is a process.
  */
 #pragma once
 
@@ -29,7 +29,7 @@ struct bench_sockets {
 	int open_error;
 	uint16_t busy_port; /* opening it is -EADDRINUSE */
 	int mark_error;
-	uint32_t mark; /* of the sockets opened or marked last */
+	uint32_t mark;    /* of the sockets opened or marked last */
 	unsigned nr_open; /* opened so far */
 	uint16_t next_port;
 };
@@ -39,7 +39,10 @@ struct bench *bench_new(void);
 /* Fails when a secret is left over. */
 void bench_free(struct bench *b);
 
-/* Feeds the text to a session of its own, in pieces of at most step bytes, and returns all answers. The caller frees it. */
+/*
+ * Feeds the text to a session of its own, in pieces of at most step bytes, and returns all answers. The
+ * caller frees it.
+ */
 char *bench_ask(struct bench *b, const char *text, size_t step);
 /* The status that the one answer to text ends in. */
 int bench_set(struct bench *b, const char *fmt, ...) PRINTF_LIKE(2, 3);

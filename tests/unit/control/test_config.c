@@ -4,11 +4,11 @@
 #include "tests/unit/control/support.h"
 
 /* What get answers for a peer that has nothing but its key. */
-#define BARE_PEER                                                                                             \
-	"public_key=%s\n"                                                                                     \
-	"preshared_key=0000000000000000000000000000000000000000000000000000000000000000\n"                    \
-	"protocol_version=1\n"                                                                                \
-	"last_handshake_time_sec=0\nlast_handshake_time_nsec=0\ntx_bytes=0\nrx_bytes=0\n"                     \
+#define BARE_PEER                                                                                            \
+	"public_key=%s\n"                                                                                    \
+	"preshared_key=0000000000000000000000000000000000000000000000000000000000000000\n"                   \
+	"protocol_version=1\n"                                                                               \
+	"last_handshake_time_sec=0\nlast_handshake_time_nsec=0\ntx_bytes=0\nrx_bytes=0\n"                    \
 	"persistent_keepalive_interval=0\n"
 
 #define PRIVATE "10203040506070809001020304050607080900102030405060708090a0b0c06f"
@@ -42,13 +42,19 @@ Test(config, refused_request_changes_nothing)
 	char *before, *after;
 
 	cr_assert_eq(config_link_up(&b->config), 0);
-	cr_assert_eq(bench_set(b, "private_key=%s\nlisten_port=1000\nfwmark=7\npublic_key=%s\nallowed_ip=10.0.0.0/8\n",
-			     PRIVATE, bench_key(1)), 0);
+	cr_assert_eq(
+		bench_set(b,
+			"private_key=%s\nlisten_port=1000\nfwmark=7\npublic_key=%s\nallowed_ip=10.0.0.0/8\n",
+			PRIVATE, bench_key(1)),
+		0);
 	before = bench_get(b);
 
 	bench_sockets.busy_port = 2000;
-	cr_assert_eq(bench_set(b, "private_key=%s\nlisten_port=2000\nfwmark=8\nreplace_peers=true\npublic_key=%s\n",
-			     bench_key(9), bench_key(2)), -EADDRINUSE);
+	cr_assert_eq(
+		bench_set(b,
+			"private_key=%s\nlisten_port=2000\nfwmark=8\nreplace_peers=true\npublic_key=%s\n",
+			bench_key(9), bench_key(2)),
+		-EADDRINUSE);
 	after = bench_get(b);
 	cr_assert_str_eq(after, before);
 	free(after);
@@ -286,7 +292,9 @@ Test(config, peer_with_our_own_key_is_skipped_and_removed)
 	/* A peer first, ourselves afterwards. */
 	cr_assert_eq(bench_set(b, "private_key=%064d\npublic_key=%s\nallowed_ip=10.0.0.0/8\n", 0, own), 0);
 	cr_assert_eq(b->dev->nr_peers, 1);
-	cr_assert_eq(bench_set(b, "private_key=%s\npublic_key=%s\npublic_key=%s\n", PRIVATE, own, bench_key(1)), 0);
+	cr_assert_eq(
+		bench_set(b, "private_key=%s\npublic_key=%s\npublic_key=%s\n", PRIVATE, own, bench_key(1)),
+		0);
 	cr_assert_eq(b->dev->nr_peers, 1);
 	cr_assert(peer_number(b, 1));
 	cr_assert_eq(b->dev->allowed_ips.count, 0);
@@ -324,12 +332,15 @@ Test(config, update_only_never_creates)
 {
 	struct bench *b = bench_new();
 
-	cr_assert_eq(bench_set(b, "public_key=%s\nupdate_only=true\nallowed_ip=10.0.0.0/8\n", bench_key(1)), 0);
+	cr_assert_eq(
+		bench_set(b, "public_key=%s\nupdate_only=true\nallowed_ip=10.0.0.0/8\n", bench_key(1)), 0);
 	bench_expect(b, "%s", "");
 	cr_assert_eq(bench_set(b, "public_key=%s\n", bench_key(1)), 0);
-	cr_assert_eq(bench_set(b, "public_key=%s\nupdate_only=true\nallowed_ip=10.0.0.0/8\n", bench_key(1)), 0);
+	cr_assert_eq(
+		bench_set(b, "public_key=%s\nupdate_only=true\nallowed_ip=10.0.0.0/8\n", bench_key(1)), 0);
 	bench_expect(b, BARE_PEER "allowed_ip=10.0.0.0/8\n", bench_key(1));
-	cr_assert_eq(bench_set(b, "public_key=%s\nremove=true\n", bench_key(2)), 0, "removing what is not there");
+	cr_assert_eq(
+		bench_set(b, "public_key=%s\nremove=true\n", bench_key(2)), 0, "removing what is not there");
 	cr_assert_eq(bench_set(b, "public_key=%s\nremove=true\n", bench_key(1)), 0);
 	bench_expect(b, "%s", "");
 	bench_free(b);
@@ -345,7 +356,8 @@ Test(config, sections_of_one_peer_apply_in_order)
 			     "public_key=%s\npersistent_keepalive_interval=0\nallowed_ip=10.0.0.0/8\n"
 			     "public_key=%s\nremove=true\n"
 			     "public_key=%s\n",
-			     bench_key(1), bench_key(2), bench_key(1), bench_key(2), bench_key(2)), 0);
+			     bench_key(1), bench_key(2), bench_key(1), bench_key(2), bench_key(2)),
+		0);
 	bench_expect(b, BARE_PEER "allowed_ip=10.0.0.0/8\n" BARE_PEER, bench_key(1), bench_key(2));
 	bench_free(b);
 }
@@ -354,18 +366,26 @@ Test(config, allowed_ips_move_and_go)
 {
 	struct bench *b = bench_new();
 
-	cr_assert_eq(bench_set(b, "public_key=%s\nallowed_ip=10.1.2.3/8\nallowed_ip=::/0\nallowed_ip=192.168.4.0/24\n",
-			     bench_key(1)), 0);
-	bench_expect(b, BARE_PEER "allowed_ip=10.0.0.0/8\nallowed_ip=::/0\nallowed_ip=192.168.4.0/24\n", bench_key(1));
-	cr_assert_eq(bench_set(b, "public_key=%s\nallowed_ip=::/0\nallowed_ip=-10.0.0.0/8\n", bench_key(2)), 0,
-		"what belongs to another peer is not taken from it");
-	bench_expect(b, BARE_PEER "allowed_ip=10.0.0.0/8\nallowed_ip=192.168.4.0/24\n" BARE_PEER "allowed_ip=::/0\n",
+	cr_assert_eq(
+		bench_set(b,
+			"public_key=%s\nallowed_ip=10.1.2.3/8\nallowed_ip=::/0\nallowed_ip=192.168.4.0/24\n",
+			bench_key(1)),
+		0);
+	bench_expect(b, BARE_PEER "allowed_ip=10.0.0.0/8\nallowed_ip=::/0\nallowed_ip=192.168.4.0/24\n",
+		bench_key(1));
+	cr_assert_eq(bench_set(b, "public_key=%s\nallowed_ip=::/0\nallowed_ip=-10.0.0.0/8\n", bench_key(2)),
+		0, "what belongs to another peer is not taken from it");
+	bench_expect(b,
+		BARE_PEER "allowed_ip=10.0.0.0/8\nallowed_ip=192.168.4.0/24\n" BARE_PEER "allowed_ip=::/0\n",
 		bench_key(1), bench_key(2));
 	cr_assert_eq(bench_set(b, "public_key=%s\nallowed_ip=-10.0.0.0/8\n", bench_key(1)), 0);
-	cr_assert_eq(bench_set(b, "public_key=%s\nallowed_ip=1.1.1.1/32\nreplace_allowed_ips=true\nallowed_ip=2.2.2.2/32\n",
-			     bench_key(2)), 0);
-	bench_expect(b, BARE_PEER "allowed_ip=192.168.4.0/24\n" BARE_PEER "allowed_ip=2.2.2.2/32\n", bench_key(1),
-		bench_key(2));
+	cr_assert_eq(bench_set(b,
+			     "public_key=%s\nallowed_ip=1.1.1.1/"
+			     "32\nreplace_allowed_ips=true\nallowed_ip=2.2.2.2/32\n",
+			     bench_key(2)),
+		0);
+	bench_expect(b, BARE_PEER "allowed_ip=192.168.4.0/24\n" BARE_PEER "allowed_ip=2.2.2.2/32\n",
+		bench_key(1), bench_key(2));
 	bench_free(b);
 }
 
@@ -388,7 +408,9 @@ Test(config, keepalive_goes_out_when_it_is_turned_on)
 	cr_assert_null(node_take(b->node), "it was on already");
 
 	/* All of a new peer is in place when its keepalive is sent: the endpoint may come after it. */
-	cr_assert_eq(bench_set(b, "public_key=%s\npersistent_keepalive_interval=25\nendpoint=192.0.2.8:8\n", bench_key(2)), 0);
+	cr_assert_eq(bench_set(b, "public_key=%s\npersistent_keepalive_interval=25\nendpoint=192.0.2.8:8\n",
+			     bench_key(2)),
+		0);
 	d = node_take(b->node);
 	cr_assert(d);
 	cr_assert_eq(d->to.to.v4.sin_port, htons(8));
@@ -401,8 +423,11 @@ Test(config, nothing_is_sent_while_the_interface_is_down)
 	struct bench *b = bench_new();
 	struct datagram *d;
 
-	cr_assert_eq(bench_set(b, "private_key=%s\npublic_key=%s\nendpoint=192.0.2.9:9\npersistent_keepalive_interval=25\n",
-			     PRIVATE, bench_key(1)), 0);
+	cr_assert_eq(bench_set(b,
+			     "private_key=%s\npublic_key=%s\nendpoint=192.0.2.9:9\npersistent_keepalive_"
+			     "interval=25\n",
+			     PRIVATE, bench_key(1)),
+		0);
 	cr_assert_null(node_take(b->node));
 	cr_assert_eq(config_link_up(&b->config), 0);
 	node_settle(b->node);
@@ -419,7 +444,9 @@ Test(config, same_private_key_keeps_sessions)
 
 	cr_assert_eq(bench_set(b, "private_key=%s\n", PRIVATE), 0);
 	cr_assert_eq(config_link_up(&b->config), 0);
-	cr_assert_eq(bench_set(b, "public_key=%s\nendpoint=192.0.2.9:9\npersistent_keepalive_interval=25\n", bench_key(1)), 0);
+	cr_assert_eq(bench_set(b, "public_key=%s\nendpoint=192.0.2.9:9\npersistent_keepalive_interval=25\n",
+			     bench_key(1)),
+		0);
 	peer = peer_number(b, 1);
 	cr_assert(peer->handshake_index);
 	cr_assert_eq(bench_set(b, "private_key=%s\n", PRIVATE), 0);
@@ -433,8 +460,11 @@ Test(config, snapshot_shows_figures_of_the_peer)
 	struct bench *b = bench_new();
 	struct peer *peer;
 
-	cr_assert_eq(bench_set(b, "public_key=%s\npreshared_key=%s\nendpoint=[2001:db8::1]:9\npersistent_keepalive_interval=65535\n",
-			     bench_key(1), bench_key(7)), 0);
+	cr_assert_eq(bench_set(b,
+			     "public_key=%s\npreshared_key=%s\nendpoint=[2001:db8::1]:9\npersistent_"
+			     "keepalive_interval=65535\n",
+			     bench_key(1), bench_key(7)),
+		0);
 	peer = peer_number(b, 1);
 	peer->last_handshake_realtime_ns = UINT64_C(1700000000123456789);
 	peer->tx_bytes = UINT64_MAX;

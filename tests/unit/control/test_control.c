@@ -1,6 +1,6 @@
 /*
- * The program itself, as an operator and a hostile client see it: each test has network and mount namespaces of its own. Skipped where the
- * kernel does not allow them. SLUICE names the binary.
+ * The program itself, as an operator and a hostile client see it: each test has network and mount namespaces
+ * of its own. Skipped where the kernel does not allow them. SLUICE names the binary.
  */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
@@ -58,7 +58,8 @@ static void enter_namespaces(void)
 		write_file("/proc/self/uid_map", "0 %u 1", uid);
 		write_file("/proc/self/gid_map", "0 %u 1", gid);
 	}
-	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("none", "/var/run", "tmpfs", 0, "mode=0755"))
+	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+		mount("none", "/var/run", "tmpfs", 0, "mode=0755"))
 		cr_skip_test("the kernel allows no mounts of our own");
 	unsetenv("WG_PROCESS_FOREGROUND");
 	unsetenv("LOG_LEVEL");
@@ -66,7 +67,10 @@ static void enter_namespaces(void)
 	cr_assert_eq(system("ip link set lo up"), 0);
 }
 
-/* Runs the binary with these words and waits for its end. Standard output and error go to the start of logged. */
+/*
+ * Runs the binary with these words and waits for its end. Standard output and error go to the start of
+ * logged.
+ */
 static int run(const char *fmt, ...)
 {
 	char command[512];
@@ -194,7 +198,10 @@ static void send_text(int fd, const char *text)
 	}
 }
 
-/* One answer, up to its empty line, or what comes until the connection ends or ten seconds have passed. Free it. */
+/*
+ * One answer, up to its empty line, or what comes until the connection ends or ten seconds have passed. Free
+ * it.
+ */
 static char *answer(int fd)
 {
 	size_t capacity = 16 << 20, len = 0;
@@ -346,12 +353,14 @@ Test(control, commands_speak_to_the_running_process)
 	cr_assert_eq(run("stats wgt --json"), 0);
 	cr_assert(strstr(logged, "\"crypto\": {") && strstr(logged, "\"egress_no_peer\": 0"), "%s", logged);
 	cr_assert_eq(run("log wgt off,uapi=debug"), 0);
-	cr_assert_str_eq(logged, "core=off,handshake=off,peer=off,tun=off,udp=off,uapi=debug,crypto=off,link=off\n");
+	cr_assert_str_eq(
+		logged, "core=off,handshake=off,peer=off,tun=off,udp=off,uapi=debug,crypto=off,link=off\n");
 	cr_assert_eq(run("log wgt"), 0);
 	cr_assert(strstr(logged, "uapi=debug"));
 	cr_assert_eq(run("stats nosuch"), 1);
 	cr_assert(strstr(logged, "no sluice serves nosuch"), "%s", logged);
-	expect_answer("log=loud\n\n", "error=\"loud\": no such level (off error warn info debug)\nerrno=-22\n\n");
+	expect_answer(
+		"log=loud\n\n", "error=\"loud\": no such level (off error warn info debug)\nerrno=-22\n\n");
 	stop_daemon();
 }
 
@@ -511,7 +520,8 @@ Test(control, ten_thousand_peers_while_others_do_not_read)
 	double start;
 
 	for (unsigned i = 0; i < peers; i++)
-		len += (size_t)sprintf(request + len, "public_key=%056d%08x\nallowed_ip=10.%u.%u.1/32\nendpoint=192.0.2.1:%u\n", 1, i,
+		len += (size_t)sprintf(request + len,
+			"public_key=%056d%08x\nallowed_ip=10.%u.%u.1/32\nendpoint=192.0.2.1:%u\n", 1, i,
 			i / 256, i % 256, i + 1);
 	strcpy(request + len, "\n");
 	start_daemon("--log=info");

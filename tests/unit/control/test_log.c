@@ -58,8 +58,10 @@ Test(log, components_without_directive_have_their_default)
 	char error[LOG_ERROR_BYTES], start[LOG_DIRECTIVES_BYTES];
 
 	log_get_directives(start);
-	expect_levels("debug", "core=debug,handshake=debug,peer=debug,tun=debug,udp=debug,uapi=debug,crypto=debug,link=debug");
-	expect_levels("uapi=debug", "core=info,handshake=warn,peer=info,tun=info,udp=warn,uapi=debug,crypto=info,link=info");
+	expect_levels("debug", "core=debug,handshake=debug,peer=debug,tun=debug,udp=debug,uapi=debug,crypto="
+			       "debug,link=debug");
+	expect_levels("uapi=debug",
+		"core=info,handshake=warn,peer=info,tun=info,udp=warn,uapi=debug,crypto=info,link=info");
 	expect_levels(LOG_DIRECTIVES_DEFAULT, start);
 	cr_assert_eq(log_check_directives(start, error), 0, "what is shown can be set");
 }
@@ -82,12 +84,16 @@ Test(log, bad_directives_are_named_and_change_nothing)
 	};
 	char error[LOG_ERROR_BYTES], before[LOG_DIRECTIVES_BYTES], after[LOG_DIRECTIVES_BYTES];
 
-	expect_levels("warn", log_get_directives(before) ? "core=warn,handshake=warn,peer=warn,tun=warn,udp=warn,uapi=warn,"
-								"crypto=warn,link=warn" : "");
+	expect_levels("warn", log_get_directives(before)
+				      ? "core=warn,handshake=warn,peer=warn,tun=warn,udp=warn,uapi=warn,"
+					"crypto=warn,link=warn"
+				      : "");
 	log_get_directives(before);
 	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-		cr_assert_eq(log_set_directives(cases[i].directives, error), -EINVAL, "%s", cases[i].directives);
-		cr_assert(strstr(error, cases[i].named) == error, "\"%s\" for %s", error, cases[i].directives);
+		cr_assert_eq(
+			log_set_directives(cases[i].directives, error), -EINVAL, "%s", cases[i].directives);
+		cr_assert(
+			strstr(error, cases[i].named) == error, "\"%s\" for %s", error, cases[i].directives);
 		cr_assert_str_eq(log_get_directives(after), before);
 	}
 }
@@ -120,8 +126,9 @@ Test(log, human_line_has_time_level_component_and_message)
 	errno = ENOTTY;
 	log_warn(LOG_LINK, "the %s is %d", "answer", 42);
 	cr_assert_eq(errno, ENOTTY);
-	cr_assert_eq(sscanf(taken(), "%d-%d-%dT%d:%d:%lfZ %15s %31s %63[^\n]", &year, &month, &day, &hour, &minute, &second,
-			     level, component, message), 9);
+	cr_assert_eq(sscanf(taken(), "%d-%d-%dT%d:%d:%lfZ %15s %31s %63[^\n]", &year, &month, &day, &hour,
+			     &minute, &second, level, component, message),
+		9);
 	cr_assert_geq(year, 2024);
 	cr_assert_str_eq(level, "warn");
 	cr_assert_str_eq(component, "link:");
@@ -169,8 +176,9 @@ Test(log, json_line_is_one_object)
 	log_info(LOG_UAPI, "say \"%s\"\\\n", "hello");
 	object = json_loads(taken(), JSON_REJECT_DUPLICATES, &error);
 	cr_assert(object, "%s", error.text);
-	cr_assert_eq(json_unpack(object, "{s:s, s:s, s:s, s:s, s:s !}", "ts", &ts, "level", &level, "component", &component,
-			     "thread", &thread, "message", &message), 0);
+	cr_assert_eq(json_unpack(object, "{s:s, s:s, s:s, s:s, s:s !}", "ts", &ts, "level", &level,
+			     "component", &component, "thread", &thread, "message", &message),
+		0);
 	cr_assert_str_eq(level, "info");
 	cr_assert_str_eq(component, "uapi");
 	cr_assert_str_eq(thread, "crypto");
@@ -223,7 +231,8 @@ Test(log, flood_of_one_call_site_is_suppressed_and_counted)
 
 Test(log, call_site_may_speak_again_in_the_next_window)
 {
-	static struct log_limit limit = {.file = "x.c", .line = 1, .level = LOG_LEVEL_WARN, .component = LOG_CORE};
+	static struct log_limit limit = {
+		.file = "x.c", .line = 1, .level = LOG_LEVEL_WARN, .component = LOG_CORE};
 	unsigned passed = 0;
 
 	for (unsigned i = 0; i < 100; i++)
@@ -239,7 +248,9 @@ Test(log, call_site_may_speak_again_in_the_next_window)
 static void *log_many(void *arg)
 {
 	for (unsigned i = 0; i < 500; i++)
-		log_error(LOG_CORE, "thread %u line %u of a certain length so that a torn write would show up in the middle",
+		log_error(LOG_CORE,
+			"thread %u line %u of a certain length so that a torn write would show up in the "
+			"middle",
 			*(unsigned *)arg, i);
 	return NULL;
 }
@@ -268,8 +279,12 @@ Test(log, lines_of_several_threads_do_not_mix)
 		unsigned thread, i;
 		int end = 0;
 
-		cr_assert_eq(sscanf(line, "%*s error core: thread %u line %u of a certain length so that a torn write would "
-					  "show up in the middle%n", &thread, &i, &end), 2, "%s", line);
+		cr_assert_eq(sscanf(line,
+				     "%*s error core: thread %u line %u of a certain length so that a torn "
+				     "write would "
+				     "show up in the middle%n",
+				     &thread, &i, &end),
+			2, "%s", line);
 		cr_assert_eq((size_t)end, strlen(line));
 		cr_assert_eq(i, next[thread]++);
 	}

@@ -49,8 +49,9 @@ Test(options, every_option_is_taken_before_or_after_the_name)
 {
 	struct options o;
 
-	cr_assert_eq(parse(&o, "-f --tun-threads 64 --aead libsodium wg0 --mtu=1280 --log off,tun=debug --log-format json"), 0,
-		"%s", error);
+	cr_assert_eq(parse(&o, "-f --tun-threads 64 --aead libsodium wg0 --mtu=1280 --log off,tun=debug "
+			       "--log-format json"),
+		0, "%s", error);
 	cr_assert_eq(o.foreground, true);
 	cr_assert_eq(o.tun_threads, 64);
 	cr_assert_str_eq(o.aead->name, "libsodium");
@@ -169,7 +170,8 @@ Test(options, unknown_cipher_lists_the_known_ones)
 Test(options, interface_names)
 {
 	static const char *const good[] = {"w", "wg0", "wg-office_1.x", "abcdefghijklmno", "stats"};
-	static const char *const bad[] = {"", ".", "..", "abcdefghijklmnop", "a b", "a\tb", "a/b", "wg%d", "a:1", "w\xc3\xa9"};
+	static const char *const bad[] = {
+		"", ".", "..", "abcdefghijklmnop", "a b", "a\tb", "a/b", "wg%d", "a:1", "w\xc3\xa9"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(good); i++)
 		cr_assert(options_valid_ifname(good[i]), "%s", good[i]);

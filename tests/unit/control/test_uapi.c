@@ -36,7 +36,8 @@ Test(uapi, one_connection_takes_many_requests)
 	struct bench *b = bench_new();
 
 	expect_answer(b, "set=1\nlisten_port=5\n\nget=1\n\nset=1\nlisten_port=x\n\nget=1\n\n\n\nget=1\n\n",
-		"errno=0\n\nlisten_port=5\nerrno=0\n\nerrno=-22\n\nlisten_port=5\nerrno=0\n\nlisten_port=5\nerrno=0\n\n");
+		"errno=0\n\nlisten_port=5\nerrno=0\n\nerrno=-22\n\nlisten_port=5\nerrno=0\n\nlisten_port="
+		"5\nerrno=0\n\n");
 	bench_free(b);
 }
 
@@ -68,10 +69,23 @@ Test(uapi, incomplete_request_has_no_effect)
 Test(uapi, malformed_values_are_refused)
 {
 	static const char *const device_lines[] = {
-		"listen_port=", "listen_port=65536", "listen_port=-1", "listen_port=+1", "listen_port= 1", "listen_port=1 ",
-		"listen_port=0x10", "listen_port=18446744073709551617", "fwmark=4294967296", "fwmark=", "fwmark=0x1",
-		"replace_peers=false", "replace_peers=", "replace_peers=TRUE", "replace_peers=true ",
-		"private_key=", "private_key=00",
+		"listen_port=",
+		"listen_port=65536",
+		"listen_port=-1",
+		"listen_port=+1",
+		"listen_port= 1",
+		"listen_port=1 ",
+		"listen_port=0x10",
+		"listen_port=18446744073709551617",
+		"fwmark=4294967296",
+		"fwmark=",
+		"fwmark=0x1",
+		"replace_peers=false",
+		"replace_peers=",
+		"replace_peers=TRUE",
+		"replace_peers=true ",
+		"private_key=",
+		"private_key=00",
 		"private_key=000000000000000000000000000000000000000000000000000000000000000",
 		"private_key=00000000000000000000000000000000000000000000000000000000000000000",
 		"private_key=000000000000000000000000000000000000000000000000000000000000000g",
@@ -80,29 +94,71 @@ Test(uapi, malformed_values_are_refused)
 		"private_key=000000000000000000000000000000000000000000000000000000000000000@",
 		"private_key=000000000000000000000000000000000000000000000000000000000000000`",
 		"private_key=-000000000000000000000000000000000000000000000000000000000000000",
-		"public_key=1", "allowed_ip=10.0.0.0/8", "endpoint=1.2.3.4:5", "remove=true", "preshared_key=00", "errno=0", "x=y",
-		"=", "=1", "LISTEN_PORT=1",
+		"public_key=1",
+		"allowed_ip=10.0.0.0/8",
+		"endpoint=1.2.3.4:5",
+		"remove=true",
+		"preshared_key=00",
+		"errno=0",
+		"x=y",
+		"=",
+		"=1",
+		"LISTEN_PORT=1",
 	};
 	static const char *const peer_lines[] = {
-		"preshared_key=", "preshared_key=zz", "endpoint=", "endpoint=1.2.3.4", "endpoint=1.2.3.4:", "endpoint=1.2.3.4:65536",
-		"endpoint=localhost:1", "endpoint=::1:1", "endpoint=[::1]", "endpoint=[::1:1", "endpoint=1.2.3.4:1x",
-		"persistent_keepalive_interval=65536", "persistent_keepalive_interval=off", "persistent_keepalive_interval=",
-		"replace_allowed_ips=false", "remove=false", "remove=1", "update_only=false", "protocol_version=2",
-		"protocol_version=", "protocol_version=11", "allowed_ip=", "allowed_ip=-", "allowed_ip=/", "allowed_ip=10.0.0.0",
-		"allowed_ip=10.0.0.0/", "allowed_ip=10.0.0.0/33", "allowed_ip=10.0.0/8", "allowed_ip=10.0.0.0/-8",
-		"allowed_ip=10.0.0.0/8/8", "allowed_ip=--10.0.0.0/8", "allowed_ip=::/129", "allowed_ip=:::/1",
-		"allowed_ip=[::]/1", "allowed_ip=fe80::1%lo/64", "allowed_ip=10.0.0.0 /8",
+		"preshared_key=",
+		"preshared_key=zz",
+		"endpoint=",
+		"endpoint=1.2.3.4",
+		"endpoint=1.2.3.4:",
+		"endpoint=1.2.3.4:65536",
+		"endpoint=localhost:1",
+		"endpoint=::1:1",
+		"endpoint=[::1]",
+		"endpoint=[::1:1",
+		"endpoint=1.2.3.4:1x",
+		"persistent_keepalive_interval=65536",
+		"persistent_keepalive_interval=off",
+		"persistent_keepalive_interval=",
+		"replace_allowed_ips=false",
+		"remove=false",
+		"remove=1",
+		"update_only=false",
+		"protocol_version=2",
+		"protocol_version=",
+		"protocol_version=11",
+		"allowed_ip=",
+		"allowed_ip=-",
+		"allowed_ip=/",
+		"allowed_ip=10.0.0.0",
+		"allowed_ip=10.0.0.0/",
+		"allowed_ip=10.0.0.0/33",
+		"allowed_ip=10.0.0/8",
+		"allowed_ip=10.0.0.0/-8",
+		"allowed_ip=10.0.0.0/8/8",
+		"allowed_ip=--10.0.0.0/8",
+		"allowed_ip=::/129",
+		"allowed_ip=:::/1",
+		"allowed_ip=[::]/1",
+		"allowed_ip=fe80::1%lo/64",
+		"allowed_ip=10.0.0.0 /8",
 		"allowed_ip=ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255.255.255.255.255/128",
-		"listen_port=1", "private_key=00", "fwmark=1", "replace_peers=true", "last_handshake_time_sec=1", "tx_bytes=1",
-		"rx_bytes=1", "x=y",
+		"listen_port=1",
+		"private_key=00",
+		"fwmark=1",
+		"replace_peers=true",
+		"last_handshake_time_sec=1",
+		"tx_bytes=1",
+		"rx_bytes=1",
+		"x=y",
 	};
 	struct bench *b = bench_new();
 
 	for (unsigned i = 0; i < ARRAY_LEN(device_lines); i++)
 		cr_assert_eq(bench_set(b, "fwmark=1\n%s\n", device_lines[i]), -EINVAL, "%s", device_lines[i]);
 	for (unsigned i = 0; i < ARRAY_LEN(peer_lines); i++)
-		cr_assert_eq(bench_set(b, "fwmark=1\npublic_key=%s\n%s\n", bench_key(1), peer_lines[i]), -EINVAL, "%s",
-			peer_lines[i]);
+		cr_assert_eq(bench_set(b, "fwmark=1\npublic_key=%s\n%s\n", bench_key(1), peer_lines[i]),
+			-EINVAL, "%s", peer_lines[i]);
 	cr_assert_eq(bench_set(b, "fwmark\n"), -EPROTO);
 	bench_expect(b, "%s", "");
 	bench_free(b);
@@ -111,8 +167,14 @@ Test(uapi, malformed_values_are_refused)
 Test(uapi, good_values_are_taken)
 {
 	static const char *const lines[] = {
-		"protocol_version=1", "endpoint=1.2.3.4:1", "endpoint=[2001:db8::1]:65535", "endpoint=[fe80::1%lo]:1",
-		"allowed_ip=0.0.0.0/0", "allowed_ip=::ffff:1.2.3.4/128", "allowed_ip=-1.2.3.4/32", "persistent_keepalive_interval=0",
+		"protocol_version=1",
+		"endpoint=1.2.3.4:1",
+		"endpoint=[2001:db8::1]:65535",
+		"endpoint=[fe80::1%lo]:1",
+		"allowed_ip=0.0.0.0/0",
+		"allowed_ip=::ffff:1.2.3.4/128",
+		"allowed_ip=-1.2.3.4/32",
+		"persistent_keepalive_interval=0",
 		"preshared_key=ABCDEFabcdef0123456789000000000000000000000000000000000000000000",
 	};
 	struct bench *b = bench_new();
@@ -136,12 +198,15 @@ Test(uapi, hexadecimal_digits_have_their_values)
 
 		if (c == '\n')
 			continue;
-		cr_assert_geq(asprintf(&text, "set=1\nreplace_peers=true\npublic_key=%062d%c7\n\nget=1\n\n", 0, (int)c), 0);
+		cr_assert_geq(asprintf(&text, "set=1\nreplace_peers=true\npublic_key=%062d%c7\n\nget=1\n\n",
+				      0, (int)c),
+			0);
 		char *answer = bench_ask(b, text, SIZE_MAX);
 		if (!digit) {
 			cr_assert(strstr(answer, "errno=-22\n\n") == answer, "byte %u: %s", c, answer);
 		} else {
-			cr_assert_eq(sscanf(answer, "errno=%d\n\npublic_key=%*62[0]%2x\n", &status, &value), 2, "%s", answer);
+			cr_assert_eq(sscanf(answer, "errno=%d\n\npublic_key=%*62[0]%2x\n", &status, &value),
+				2, "%s", answer);
 			cr_assert_eq(status, 0);
 			cr_assert_eq(value, (int)strtol((char[]){(char)c, '7', 0}, NULL, 16));
 		}
@@ -154,14 +219,15 @@ Test(uapi, hexadecimal_digits_have_their_values)
 Test(uapi, zero_bytes_are_no_way_around_the_checks)
 {
 	struct bench *b = bench_new();
-	static const char *const lines[] = {"listen_port=1?", "endpoint=1.2.3.4:1?x", "allowed_ip=1.2.3.4?/32", "remove=true?",
-		"protocol_version=1?"};
+	static const char *const lines[] = {"listen_port=1?", "endpoint=1.2.3.4:1?x",
+		"allowed_ip=1.2.3.4?/32", "remove=true?", "protocol_version=1?"};
 
 	for (unsigned i = 0; i < ARRAY_LEN(lines); i++) {
 		struct uapi_session *session;
 		char request[256];
 		size_t room, len;
-		int n = snprintf(request, sizeof(request), "set=1\npublic_key=%s\n%s\n\n", bench_key(1), lines[i]);
+		int n = snprintf(
+			request, sizeof(request), "set=1\npublic_key=%s\n%s\n\n", bench_key(1), lines[i]);
 		const char *answer;
 
 		*strchr(request, '?') = '\0';
@@ -169,7 +235,8 @@ Test(uapi, zero_bytes_are_no_way_around_the_checks)
 		memcpy(uapi_session_room(session, &room), request, (size_t)n);
 		uapi_session_received(session, (size_t)n);
 		answer = uapi_session_answer(session, &len);
-		cr_assert(len == strlen("errno=-22\n\n") && memcmp(answer, "errno=-22\n\n", len) == 0, "%s", lines[i]);
+		cr_assert(len == strlen("errno=-22\n\n") && memcmp(answer, "errno=-22\n\n", len) == 0, "%s",
+			lines[i]);
 		uapi_session_free(session);
 	}
 	bench_free(b);
@@ -321,7 +388,8 @@ Test(uapi, ten_thousand_peers_are_set_and_listed_within_a_second_each, .timeout 
 	len += (size_t)sprintf(request, "set=1\nreplace_peers=true\n");
 	for (unsigned i = 0; i < 10000; i++)
 		len += (size_t)sprintf(request + len,
-			"public_key=%s\npreshared_key=%s\nendpoint=192.0.2.%u:%u\npersistent_keepalive_interval=25\n"
+			"public_key=%s\npreshared_key=%s\nendpoint=192.0.2.%u:%u\npersistent_keepalive_"
+			"interval=25\n"
 			"replace_allowed_ips=true\nallowed_ip=10.%u.%u.0/24\nallowed_ip=2001:db8:%x::/48\n",
 			bench_key(i), bench_key(i ^ 0xffff), i % 256, i + 1, i / 256, i % 256, i);
 	strcpy(request + len, "\n");
@@ -347,8 +415,8 @@ Test(uapi, ten_thousand_peers_are_set_and_listed_within_a_second_each, .timeout 
 }
 
 /*
- * The naive model: an array of peers in order of insertion and an array of prefixes in order of assignment, changed one line
- * after the other.
+ * The naive model: an array of peers in order of insertion and an array of prefixes in order of assignment,
+ * changed one line after the other.
  */
 #define MODEL_KEYS 12
 #define MODEL_PREFIXES 40
@@ -430,8 +498,8 @@ static char *model_text(const struct model *m)
 	for (unsigned i = 0; i < m->nr_peers; i++) {
 		const struct model_peer *peer = &m->peers[i];
 
-		len += (size_t)sprintf(text + len, "public_key=%s\npreshared_key=%064u\nprotocol_version=1\n", bench_key(peer->key),
-			peer->psk);
+		len += (size_t)sprintf(text + len, "public_key=%s\npreshared_key=%064u\nprotocol_version=1\n",
+			bench_key(peer->key), peer->psk);
 		if (peer->port)
 			len += (size_t)sprintf(text + len, "endpoint=192.0.2.7:%u\n", peer->port);
 		len += (size_t)sprintf(text + len,
@@ -540,13 +608,15 @@ Test(uapi, random_requests_do_what_a_naive_model_does, .timeout = 120)
 		strcpy(request + len, "\n");
 
 		answer = bench_ask(b, request, 1 + random_below(200));
-		cr_assert_str_eq(answer, refused ? "errno=-22\n\n" : "errno=0\n\n", "round %u: %s", round, request);
+		cr_assert_str_eq(
+			answer, refused ? "errno=-22\n\n" : "errno=0\n\n", "round %u: %s", round, request);
 		free(answer);
 		if (!refused)
 			model = changed;
 		answer = bench_get(b);
 		expected = model_text(&model);
-		cr_assert_str_eq(answer, expected, "round %u: %s\nto:\n%s\nexpected:\n%s", round, request, answer, expected);
+		cr_assert_str_eq(answer, expected, "round %u: %s\nto:\n%s\nexpected:\n%s", round, request,
+			answer, expected);
 		free(answer);
 		free(expected);
 		rcu_quiescent_state();
@@ -560,11 +630,14 @@ Test(uapi, listing_can_be_set_again)
 	struct bench *b = bench_new();
 	char *first, *second, *copy, *request, *answer, *out;
 
-	cr_assert_eq(bench_set(b,
-			     "private_key=%s\nlisten_port=7\nfwmark=9\n"
-			     "public_key=%s\nendpoint=[fe80::1%%lo]:5\nallowed_ip=0.0.0.0/0\nallowed_ip=::/0\n"
-			     "public_key=%s\npreshared_key=%s\nendpoint=1.2.3.4:5\npersistent_keepalive_interval=1\n",
-			     bench_key(9), bench_key(1), bench_key(2), bench_key(3)), 0);
+	cr_assert_eq(
+		bench_set(b,
+			"private_key=%s\nlisten_port=7\nfwmark=9\n"
+			"public_key=%s\nendpoint=[fe80::1%%lo]:5\nallowed_ip=0.0.0.0/0\nallowed_ip=::/0\n"
+			"public_key=%s\npreshared_key=%s\nendpoint=1.2.3.4:5\npersistent_keepalive_interval="
+			"1\n",
+			bench_key(9), bench_key(1), bench_key(2), bench_key(3)),
+		0);
 	first = bench_get(b);
 	out = request = calloc(1, strlen(first) + 64);
 	cr_assert(request);
