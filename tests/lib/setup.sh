@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What a fresh machine needs, by Debian package name. Sourced by tests/run, perf/demo and perf/compare:
 #
-#	setup_need build tests perf
+#	setup_need build tests
 #
 # With apt-get and root, what is missing is installed (one `apt-get update` at most, nothing when all is there). Otherwise it is
 # named and the caller ends with status 1.
@@ -10,7 +10,7 @@ setup_arch=$(uname -m)
 PATH=$PATH:/usr/sbin:/sbin # where Debian keeps ethtool; not in every user's path
 
 # A group's packages: "package:probe", where the probe says without the package manager whether the thing is there: a command,
-# a pkg-config module (pc/NAME), a header (h/FILE) or a Python module (py/NAME).
+# a pkg-config module (pc/NAME), a header (h/FILE), a file (f/PATH) or clang's sanitizers (rt/VERSION).
 setup_group()
 {
 	case $1 in
@@ -29,8 +29,8 @@ setup_group()
 		echo libcriterion-dev:pc/criterion clang-14:cmd/clang-14 libclang-rt-14-dev:rt/14 \
 			wireguard-go:cmd/wireguard-go valgrind:cmd/valgrind mandoc:cmd/mandoc
 		;;
-	plot)
-		echo python3-matplotlib:py/matplotlib
+	aarch64) # headers only; optional
+		echo clang-14:cmd/clang-14 libc6-dev-arm64-cross:f/usr/aarch64-linux-gnu/include/stdio.h
 		;;
 	peers) # to install the programs that perf/compare measures against
 		echo wireguard-go:cmd/wireguard-go
@@ -60,7 +60,7 @@ setup_present()
 	cmd/*) command -v "$what" >/dev/null || [ -x "/usr/sbin/$what" ] || [ -x "/sbin/$what" ] ;;
 	pc/*) command -v pkg-config >/dev/null && pkg-config --exists "$what" ;;
 	h/*) [ -e "/usr/include/$what" ] || echo "#include <$what>" | ${CC:-cc} -E -x c - >/dev/null 2>&1 ;;
-	py/*) "$(setup_python)" -c "import $what" 2>/dev/null ;;
+	f/*) [ -e "/$what" ] ;;
 	rt/*) compgen -G "/usr/lib/llvm-$what/lib/clang/*/lib/linux/libclang_rt.asan*" >/dev/null ;;
 	esac
 }

@@ -174,6 +174,7 @@ class Node:
     """A host: a network namespace and a private /run, held by a sleeping process."""
 
     all = []
+    entered = threading.local()  # where each thread came from
 
     def __init__(self, name):
         self.name = name
@@ -223,7 +224,7 @@ class Node:
 
     # `with node:` moves this thread into the node's network namespace.
     def __enter__(self):
-        self._back = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        self.entered.back = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         there = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
         try:
             _libc("setns", there, CLONE_NEWNET)
@@ -232,8 +233,8 @@ class Node:
         return self
 
     def __exit__(self, *exc):
-        _libc("setns", self._back, CLONE_NEWNET)
-        os.close(self._back)
+        _libc("setns", self.entered.back, CLONE_NEWNET)
+        os.close(self.entered.back)
 
     def tcp_ext(self, name):
         """One of the kernel's TCP counters, as nstat calls it without the prefix TcpExt."""
