@@ -14,6 +14,17 @@
 
 #define BENCH_RANDOM_PORT 40000 /* what port 0 becomes, then one more each time */
 
+/* Seconds that something may take which must take less than one: sanitizers are several times slower. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) ||     \
+	__has_feature(thread_sanitizer) || !defined(__OPTIMIZE__)
+#define ONE_SECOND 8.0
+#else
+#define ONE_SECOND 1.0
+#endif
+
 struct bench {
 	struct node *node;
 	struct device *dev; /* of node */
