@@ -232,11 +232,9 @@ void device_note(struct device *dev, void *item)
 		timers_data_received(dev, peer);
 		break;
 	case NOTE_REKEY:
-		/* Once a session: while it is being replaced its data keeps coming. */
-		if (entry == peer->current && !peer->sent_lastminute_handshake) {
-			peer->sent_lastminute_handshake = true;
+		/* Given once a session, keypair->rekey_noted sees to that. A session that was replaced needs nothing. */
+		if (entry == peer->current)
 			handshake_initiate(dev, peer, false);
-		}
 		break;
 	case NOTE_ROAMED:
 		peer_take_roamed(peer);
@@ -297,7 +295,6 @@ static void reset_peer(struct device *dev, struct peer *peer)
 	timers_cancel_all(dev, peer);
 	peer->last_handshake_sent_ns = 0;
 	peer->first_unanswered_tx_ns = 0;
-	peer->sent_lastminute_handshake = false;
 	peer_take_roamed(peer);
 	atomic_store_explicit(&peer->wants_rx_note, true, memory_order_relaxed);
 }

@@ -300,7 +300,6 @@ static void completed(struct device *dev, struct peer *peer)
 
 	timers_cancel(peer, TIMER_RETRANSMIT_HANDSHAKE);
 	peer->handshake_attempts = 0;
-	peer->sent_lastminute_handshake = false;
 	peer->last_handshake_realtime_ns = dev->realtime_ns;
 	counter_add(&dev->counters.handshakes_completed, 1);
 	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: new session as %s", peer_name(peer, name),

@@ -63,7 +63,6 @@ struct peer {
 	uint64_t last_handshake_realtime_ns; /* of the last completed one, for `wg show`; 0 never */
 	uint64_t last_timestamp_ns;          /* realtime in the last own initiation */
 	uint64_t first_unanswered_tx_ns; /* first data sent after last_rx_ns; 0 none since the last look */
-	bool sent_lastminute_handshake;  /* the one receive-side rekey of this session was done */
 	bool removed;
 	struct staged_packet *staged_first, *staged_last;
 	unsigned staged_segments;

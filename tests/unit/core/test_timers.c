@@ -233,6 +233,27 @@ Test(timers, an_answer_saves_the_keepalive)
 		"the confirmation, and one for the answer");
 }
 
+Test(timers, the_10_s_count_from_the_first_packet_after_the_last_answer)
+{
+	pair_connect(&p);
+	pair_run(&p, SECONDS(30));
+	pair_send_ab(&p, 1);
+	pair_exchange(&p);
+	pair_run(&p, SECONDS(3));
+	pair_send_ba(&p, 2);
+	pair_exchange(&p);
+	pair_run(&p, SECONDS(1));
+	pair_send_ab(&p, 3);
+	pair_exchange(&p);
+	pair_run(&p, SECONDS(5));
+	pair_send_ab(&p, 4);
+	pair_exchange(&p);
+	pair_run(&p, SECONDS(4.9));
+	cr_assert_eq(counter_read(&p.b->dev.counters.keepalives_sent), 0);
+	pair_run(&p, SECONDS(0.2));
+	cr_assert_eq(counter_read(&p.b->dev.counters.keepalives_sent), 1);
+}
+
 Test(timers, one_way_data_gets_a_keepalive_every_10_s_while_it_lasts)
 {
 	pair_connect(&p);
