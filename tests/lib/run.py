@@ -7,6 +7,7 @@ builds: gcc, clang (release, warnings are errors); gcc-asan, clang-asan (address
 """
 
 import argparse
+import glob
 import json
 import os
 import re
@@ -14,9 +15,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FUZZ_SECONDS = 5
 BUILDS = os.path.join(ROOT, "build-tests")
 
 SANITIZER_ENV = {
@@ -166,8 +169,24 @@ def run_programs(build, suites):
             totals.add(f"{build.name}: {t['name'].split(':')[-1].strip()}", *counts, time.monotonic() - start)
             if counts[1]:
                 show(output)
-        if not mine:
+        if suite == "fuzz" and not mine:
+            fuzz(build)
+        elif not mine:
             totals.add(f"{build.name}: {suite}", 0, 0, 0, 0, "  (this build has no such test)")
+
+
+def fuzz(build):
+    """libFuzzer on each target for a moment, from its corpus on. What it finds new stays in a temporary directory."""
+    for program in sorted(p for p in glob.glob(os.path.join(build.dir, "tests/fuzz/fuzz-*")) if os.path.isfile(p)):
+        name = os.path.basename(program)
+        corpus = os.path.join(ROOT, "tests/fuzz/corpus", name.removeprefix("fuzz-"))
+        with tempfile.TemporaryDirectory(prefix="sluice-fuzz-") as found:
+            start = time.monotonic()
+            status, output = execute([program, f"-max_total_time={FUZZ_SECONDS}", f"-artifact_prefix={found}/", found, corpus], 120, SANITIZER_ENV)
+            counts = counted(status, output)
+            totals.add(f"{build.name}: {name}", *counts, time.monotonic() - start)
+            if counts[1]:
+                show(output)
 
 
 def reason_without_netns():
