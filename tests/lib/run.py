@@ -183,9 +183,8 @@ def fuzz(build):
         with tempfile.TemporaryDirectory(prefix="sluice-fuzz-") as found:
             start = time.monotonic()
             status, output = execute([program, f"-max_total_time={FUZZ_SECONDS}", f"-artifact_prefix={found}/", found, corpus], 120, SANITIZER_ENV)
-            counts = counted(status, output)
-            totals.add(f"{build.name}: {name}", *counts, time.monotonic() - start)
-            if counts[1]:
+            totals.add(f"{build.name}: {name}", int(status == 0), int(status != 0), 0, time.monotonic() - start)
+            if status != 0:
                 show(output)
 
 
