@@ -32,6 +32,15 @@ setup_group()
 	aarch64) # headers only; optional
 		echo clang-14:cmd/clang-14 libc6-dev-arm64-cross:f/usr/aarch64-linux-gnu/include/stdio.h
 		;;
+	plot) # to draw the results of perf/threads
+		echo python3-matplotlib:py/matplotlib
+		;;
+	flamegraph) # to record; what draws the graphs is compiled with cargo
+		echo linux-perf:cmd/perf
+		;;
+	cargo) # new enough for the renderer of perf/flamegraph; Debian 12 keeps that one under another name
+		if grep -qs '^VERSION_ID="12"' /etc/os-release; then echo cargo-web:cargo/71; else echo cargo:cargo/71; fi
+		;;
 	peers) # to install the programs that perf/compare measures against
 		echo wireguard-go:cmd/wireguard-go
 		;;
@@ -61,6 +70,8 @@ setup_present()
 	pc/*) command -v pkg-config >/dev/null && pkg-config --exists "$what" ;;
 	h/*) [ -e "/usr/include/$what" ] || echo "#include <$what>" | ${CC:-cc} -E -x c - >/dev/null 2>&1 ;;
 	f/*) [ -e "/$what" ] ;;
+	py/*) "$(setup_python)" -c "import $what" 2>/dev/null ;;
+	cargo/*) cargo --version 2>/dev/null | { IFS=' .' read -r _ major minor _ && [ "$major" -gt 1 -o "$minor" -ge "$what" ]; } ;;
 	rt/*) compgen -G "/usr/lib/llvm-$what/lib/clang/*/lib/linux/libclang_rt.asan*" >/dev/null ;;
 	esac
 }
