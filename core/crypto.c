@@ -22,6 +22,7 @@ void *crypto_run(void *arg)
 	struct device *dev = &c->device;
 
 	rcu_register_thread();
+	park_count_wakes(&c->counters.wakes_given);
 	while (!pipeline_stopping(c->pipeline)) {
 		const uint32_t ticket = park_ticket(&c->park);
 		bool busy = false;
@@ -94,6 +95,8 @@ static bool run_trains(struct crypto *c)
 	struct train *train;
 
 	while (n < TRAINS_PER_TURN && (train = mpsc_pop(c->trains))) {
+		if (n == 0)
+			histogram_add(&c->counters.queue_seen, channel_len(c->trains.ch) + 1);
 		egress_train(&c->egress, train);
 		pool_put(train);
 		n++;

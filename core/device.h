@@ -21,6 +21,7 @@
 #include "crypto/aead.h"
 #include "crypto/cookie.h"
 #include "crypto/noise.h"
+#include "ring/histogram.h"
 #include "udp/gso_queue.h"
 
 #define DEVICE_PEERS_MAX (1u << 16)
@@ -48,6 +49,7 @@ struct device_counters {
 struct egress_counters {
 	counter_t trains, packets, segments, bytes;
 	counter_t staged, unreachables_sent;
+	struct histogram train_segments; /* sealed of a train */
 };
 
 struct device {

@@ -64,6 +64,7 @@ void egress_train(struct egress *e, struct train *train)
 	uint8_t routed_dst[16];
 	uint8_t routed_version = 0;
 	struct peer *routed = NULL;
+	const uint64_t segments = counter_read(&dev->egress_counters.segments);
 
 	counter_add(&dev->egress_counters.trains, 1);
 	counter_add(&dev->egress_counters.packets, train->nr);
@@ -117,6 +118,8 @@ void egress_train(struct egress *e, struct train *train)
 	}
 	if (run_bytes)
 		device_sent(dev, run_peer, run_bytes, true);
+	histogram_add(&dev->egress_counters.train_segments,
+		(uint32_t)(counter_read(&dev->egress_counters.segments) - segments));
 }
 
 void egress_keepalive(struct device *dev, struct peer *peer)

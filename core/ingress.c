@@ -189,6 +189,7 @@ void ingress_open(struct ingress *in, struct ingress_view *view, uint64_t now_ns
 
 	counter_add(&in->counters.views, 1);
 	counter_add(&in->counters.segments, view->nr);
+	histogram_add(&in->counters.view_segments, view->nr);
 	in->coalesce.offloads = atomic_load_explicit(&in->queue->offloads, memory_order_relaxed);
 	in->allowed_peer = NULL;
 	for (unsigned from = 0; from < view->nr; from = to) {
@@ -396,4 +397,5 @@ static void write_frame(void *arg, struct tun_frame *frame, unsigned packets)
 		return;
 	}
 	counter_add(&in->counters.frames, 1);
+	histogram_add(&in->counters.frame_packets, packets);
 }

@@ -7,6 +7,7 @@
 #include "core/device.h"
 #include "core/handshake.h"
 #include "ring/channel.h"
+#include "ring/histogram.h"
 #include "tun/coalesce.h"
 #include "udp/receive.h"
 
@@ -54,6 +55,8 @@ void ingress_view_put(struct ingress_view *view);
 
 struct ingress_counters {
 	counter_t views, segments, bytes, packets, frames, keepalives;
+	struct histogram view_segments; /* datagrams in a view */
+	struct histogram frame_packets; /* packets coalesced into a frame */
 };
 
 /* A decrypt-to-TUN thread's side. */

@@ -21,6 +21,7 @@ static int init_udp_rx(struct pipeline *p);
 static int init_tun_tx(struct pipeline *p, unsigned i);
 static int start(pthread_t *thread, bool *started, void *(*run)(void *), void *arg, const char *name);
 static int register_counters(struct pipeline *p);
+static uint64_t read_clock(const void *id);
 static void deliver_batch(void *arg, struct udp_batch *batch);
 static struct udp_batch *wait_batch(void *arg);
 static void inject_packet(void *arg, uint8_t *packet, uint32_t len);
@@ -393,6 +394,46 @@ static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
 }
 
 #define COUNT(group, object, field) err = err ? err : stats_add(s, group, #field, &(object)->field)
+#define COUNT_HISTOGRAM(group, object, field)                                                                \
+	err = err ? err : stats_add_histogram(s, group, #field, &(object)->field)
+#define GAUGE(group, name, read, arg) err = err ? err : stats_add_gauge(s, group, name, read, arg)
+
+static uint64_t read_thread_cpu_ns(const void *thread)
+{
+	clockid_t clock;
+
+	/* One that has ended, because its device is gone, has no clock any more. */
+	return pthread_getcpuclockid(*(const pthread_t *)thread, &clock) ? 0 : read_clock(&clock);
+}
+
+static uint64_t read_clock(const void *id)
+{
+	struct timespec time;
+
+	if (clock_gettime(*(const clockid_t *)id, &time))
+		return 0;
+	return (uint64_t)time.tv_sec * NS_PER_SEC + (uint64_t)time.tv_nsec;
+}
+
+static uint64_t read_channel_len(const void *channel)
+{
+	return channel_len(channel);
+}
+
+static uint64_t read_channel_capacity(const void *channel)
+{
+	return ((const struct channel *)channel)->capacity;
+}
+
+static uint64_t read_pool_in_use(const void *pool)
+{
+	return pool_in_use(pool);
+}
+
+static uint64_t read_pool_count(const void *pool)
+{
+	return ((const struct pool *)pool)->count;
+}
 
 static int register_drops(struct stats *s, const struct drops *d, int err)
 {
@@ -414,6 +455,20 @@ static int register_channel(struct stats *s, const char *group, const struct cha
 		err = stats_add(s, group, "queue_high_water", &ch->high_water);
 	if (!err)
 		err = stats_add(s, group, "queue_refused", &ch->refused);
+	GAUGE(group, "queue_len", read_channel_len, ch);
+	GAUGE(group, "queue_capacity", read_channel_capacity, ch);
+	return err;
+}
+
+/* The control thread is the one that reads. */
+static int register_process(struct stats *s, int err)
+{
+	static const clockid_t monotonic = CLOCK_MONOTONIC, process = CLOCK_PROCESS_CPUTIME_ID,
+			       this_thread = CLOCK_THREAD_CPUTIME_ID;
+
+	GAUGE("process", "time_ns", read_clock, &monotonic);
+	GAUGE("process", "cpu_ns", read_clock, &process);
+	GAUGE("control", "cpu_ns", read_clock, &this_thread);
 	return err;
 }
 
@@ -426,21 +481,36 @@ static int register_counters(struct pipeline *p)
 
 	if (!s)
 		return 0;
+	err = register_process(s, err);
 	for (unsigned i = 0; i < p->nr; i++) {
 		const struct tun_rx *t = &p->tun_rx[i];
 
 		snprintf(group, sizeof(group), "tun-rx%u", i);
 		COUNT(group, &t->counters, trains);
 		COUNT(group, &t->counters, stalls);
+		COUNT(group, &t->counters, polls);
+		COUNT(group, &t->counters, wakes_given);
+		COUNT_HISTOGRAM(group, &t->counters, train_packets);
+		GAUGE(group, "trains_in_flight", read_pool_in_use, &t->trains);
+		GAUGE(group, "trains_capacity", read_pool_count, &t->trains);
+		GAUGE(group, "cpu_ns", read_thread_cpu_ns, &t->thread);
 		COUNT(group, t->queue, reads);
 		COUNT(group, t->queue, read_packets);
 		COUNT(group, t->queue, read_bytes);
 		COUNT(group, t->queue, read_malformed);
+		if (!err)
+			err = stats_add(s, "drops", "egress_not_a_packet", &t->queue->read_malformed);
 		err = register_drops(s, &t->drops, err);
 		err = register_park(s, group, &t->park, err);
 	}
 
 	COUNT("crypto", &p->crypto.counters, turns);
+	COUNT("crypto", &p->crypto.counters, wakes_given);
+	COUNT_HISTOGRAM("crypto", &p->crypto.counters, queue_seen);
+	COUNT_HISTOGRAM("crypto", &dev->egress_counters, train_segments);
+	GAUGE("crypto", "batches_in_use", read_pool_in_use, &p->crypto.batches);
+	GAUGE("crypto", "batches_capacity", read_pool_count, &p->crypto.batches);
+	GAUGE("crypto", "cpu_ns", read_thread_cpu_ns, &p->crypto.thread);
 	COUNT("crypto", &dev->egress_counters, trains);
 	COUNT("crypto", &dev->egress_counters, packets);
 	COUNT("crypto", &dev->egress_counters, segments);
@@ -457,12 +527,19 @@ static int register_counters(struct pipeline *p)
 	COUNT("crypto", &dev->counters, keepalives_sent);
 	COUNT("crypto", &dev->counters, rekeys);
 	err = register_channel(s, "crypto", &p->egress_ring, err);
+	if (!err)
+		err = stats_add(s, "crypto", "handshake_queue_high_water", &p->handshake_ring.high_water);
+	if (!err)
+		err = stats_add(s, "crypto", "note_queue_high_water", &p->notes_ring.high_water);
+	if (!err)
+		err = stats_add(s, "crypto", "note_queue_refused", &p->notes_ring.refused);
 	err = register_park(s, "crypto", &p->crypto.park, err);
 	err = register_drops(s, &p->crypto.drops, err);
 
 	const struct udp_tx_counters *tx = udp_tx_counters(p->udp_tx.tx);
 	COUNT("udp-tx", tx, calls);
 	COUNT("udp-tx", tx, batches);
+	COUNT("udp-tx", tx, messages);
 	COUNT("udp-tx", tx, datagrams);
 	COUNT("udp-tx", tx, bytes);
 	COUNT("udp-tx", tx, gso_fallbacks);
@@ -473,6 +550,20 @@ static int register_counters(struct pipeline *p)
 	COUNT("udp-tx", tx, drop_no_buffer);
 	COUNT("udp-tx", tx, drop_no_socket);
 	COUNT("udp-tx", tx, drop_error);
+	COUNT_HISTOGRAM("udp-tx", tx, gso_segments);
+	COUNT_HISTOGRAM("udp-tx", &p->udp_tx.counters, queue_seen);
+	COUNT("udp-tx", &p->udp_tx.counters, wakes_given);
+	GAUGE("udp-tx", "cpu_ns", read_thread_cpu_ns, &p->udp_tx.thread);
+	if (!err)
+		err = stats_add(s, "drops", "send_unreachable", &tx->drop_unreachable);
+	if (!err)
+		err = stats_add(s, "drops", "send_too_long", &tx->drop_too_long);
+	if (!err)
+		err = stats_add(s, "drops", "send_no_buffer", &tx->drop_no_buffer);
+	if (!err)
+		err = stats_add(s, "drops", "send_no_socket", &tx->drop_no_socket);
+	if (!err)
+		err = stats_add(s, "drops", "send_error", &tx->drop_error);
 	err = register_channel(s, "udp-tx", &p->udp_tx_ring, err);
 	err = register_park(s, "udp-tx", &p->udp_tx.park, err);
 
@@ -488,6 +579,14 @@ static int register_counters(struct pipeline *p)
 	COUNT("udp-rx", &p->udp_rx.dispatch.counters, handshakes);
 	COUNT("udp-rx", &p->udp_rx.counters, waits);
 	COUNT("udp-rx", &p->udp_rx.counters, sheds);
+	COUNT("udp-rx", &p->udp_rx.counters, polls);
+	COUNT("udp-rx", &p->udp_rx.counters, wakes_given);
+	COUNT_HISTOGRAM("udp-rx", rx, gro_segments);
+	GAUGE("udp-rx", "batches_in_use", read_pool_in_use, &p->udp_rx.batches);
+	GAUGE("udp-rx", "batches_capacity", read_pool_count, &p->udp_rx.batches);
+	GAUGE("udp-rx", "cpu_ns", read_thread_cpu_ns, &p->udp_rx.thread);
+	if (!err)
+		err = stats_add(s, "drops", "receive_truncated", &rx->truncated);
 	err = register_park(s, "udp-rx", &p->udp_rx.park, err);
 	err = register_drops(s, &p->udp_rx.drops, err);
 
@@ -505,6 +604,11 @@ static int register_counters(struct pipeline *p)
 		COUNT(group, t->ingress.queue, written_bytes);
 		COUNT(group, t->ingress.queue, write_errors);
 		COUNT(group, &t->counters, inline_drains);
+		COUNT(group, &t->counters, wakes_given);
+		COUNT_HISTOGRAM(group, &t->ingress.counters, view_segments);
+		COUNT_HISTOGRAM(group, &t->ingress.counters, frame_packets);
+		COUNT_HISTOGRAM(group, &t->counters, queue_seen);
+		GAUGE(group, "cpu_ns", read_thread_cpu_ns, &t->thread);
 		err = register_channel(s, group, &p->views_ring[i], err);
 		err = register_park(s, group, &t->park, err);
 		err = register_drops(s, &t->drops, err);

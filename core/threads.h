@@ -23,6 +23,7 @@
 #include "core/pipeline.h"
 #include "ring/baton.h"
 #include "ring/channel.h"
+#include "ring/histogram.h"
 #include "udp/receive.h"
 #include "udp/send.h"
 
@@ -47,6 +48,9 @@ struct tun_rx {
 	struct drops drops;
 	struct tun_rx_counters {
 		counter_t trains, stalls; /* stalls: waited because every train was in flight */
+		counter_t polls;          /* waits for the TUN queue */
+		counter_t wakes_given;
+		struct histogram train_packets; /* packets, or super-packets, in a train */
 	} counters;
 };
 
@@ -74,6 +78,8 @@ struct crypto {
 	struct drops drops;
 	struct crypto_counters {
 		counter_t turns; /* rounds of the loop that found work */
+		counter_t wakes_given;
+		struct histogram queue_seen; /* trains that waited when a turn took its first */
 	} counters;
 };
 
@@ -93,6 +99,10 @@ struct udp_tx_thread {
 	struct spsc_rx batches;
 	struct udp_tx *tx;
 	struct socket_share share;
+	struct udp_tx_thread_counters {
+		counter_t wakes_given;
+		struct histogram queue_seen; /* batches found at once */
+	} counters;
 };
 
 struct udp_rx_thread {
@@ -112,6 +122,8 @@ struct udp_rx_thread {
 	struct udp_rx_thread_counters {
 		counter_t waits; /* times it waited for a buffer */
 		counter_t sheds; /* batches whose data was dropped because none came */
+		counter_t polls; /* waits for the sockets */
+		counter_t wakes_given;
 	} counters;
 };
 
@@ -126,6 +138,8 @@ struct tun_tx {
 	struct drops drops;
 	struct tun_tx_counters {
 		counter_t inline_drains; /* by udp-rx; written by it */
+		counter_t wakes_given;   /* by this thread; those of inline drains are udp-rx's */
+		struct histogram queue_seen; /* views that waited when a drain began */
 	} counters;
 };
 

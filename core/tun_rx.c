@@ -16,6 +16,7 @@ void *tun_rx_run(void *arg)
 	bool more = false; /* the last train filled up: there is probably more to read */
 	int err = 0;
 
+	park_count_wakes(&self->counters.wakes_given);
 	while (!pipeline_stopping(p) && !err) {
 		struct train *train = pool_get(&self->trains);
 		if (!train) {
@@ -30,8 +31,10 @@ void *tun_rx_run(void *arg)
 
 		int nr = 0;
 		while (!nr && !err) {
-			if (!more)
+			if (!more) {
+				counter_add(&self->counters.polls, 1);
 				err = queue->ops->recv_wait(queue);
+			}
 			more = false;
 			if (!err)
 				nr = queue->ops->recv_many(queue, train);
@@ -44,6 +47,7 @@ void *tun_rx_run(void *arg)
 		}
 		more = train_full(train);
 		counter_add(&self->counters.trains, 1);
+		histogram_add(&self->counters.train_packets, train->nr);
 		/* The ring has a slot for every train of every reader. */
 		const bool pushed = mpsc_push(self->to_crypto, train);
 		assert(pushed);

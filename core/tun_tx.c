@@ -6,6 +6,7 @@ void *tun_tx_run(void *arg)
 	struct tun_tx *self = arg;
 
 	rcu_register_thread();
+	park_count_wakes(&self->counters.wakes_given);
 	while (!pipeline_stopping(self->pipeline)) {
 		const uint32_t ticket = park_ticket(&self->park);
 
@@ -23,8 +24,11 @@ void *tun_tx_run(void *arg)
 
 void tun_tx_drain(struct tun_tx *self)
 {
+	const unsigned waiting = channel_len(self->views.ch);
 	struct ingress_view *view;
 
+	if (waiting)
+		histogram_add(&self->counters.queue_seen, waiting);
 	while ((view = spsc_pop(self->views))) {
 		ingress_open(&self->ingress, view, clock_boottime_ns());
 		ingress_view_put(view);

@@ -24,6 +24,7 @@ void *udp_rx_run(void *arg)
 	struct pipeline *p = self->pipeline;
 
 	rcu_register_thread();
+	park_count_wakes(&self->counters.wakes_given);
 	self->batch = pool_get(&self->batches);
 	assert(self->batch);
 	while (!pipeline_stopping(p)) {
@@ -35,6 +36,7 @@ void *udp_rx_run(void *arg)
 			{.fd = s ? s->fd6 : -1, .events = POLLIN},
 		};
 
+		counter_add(&self->counters.polls, 1);
 		rcu_thread_offline();
 		const int ready = poll(fds, ARRAY_LEN(fds), -1);
 		rcu_thread_online();

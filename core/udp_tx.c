@@ -7,6 +7,7 @@ void *udp_tx_run(void *arg)
 	struct pipeline *p = self->pipeline;
 	struct udp_batch *batch[UDP_TX_BATCHES_MAX];
 
+	park_count_wakes(&self->counters.wakes_given);
 	while (!pipeline_stopping(p)) {
 		const uint32_t ticket = park_ticket(&self->park);
 		unsigned nr = 0;
@@ -18,6 +19,7 @@ void *udp_tx_run(void *arg)
 			park_wait(&self->park, ticket, PARK_FOREVER);
 			continue;
 		}
+		histogram_add(&self->counters.queue_seen, nr);
 		udp_tx_send(self->tx, self->share.sockets, batch, nr);
 		for (unsigned i = nr; i--;)
 			pool_put(batch[i]);

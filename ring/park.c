@@ -14,6 +14,9 @@
  */
 #define SPIN_LOOKS 100
 
+/* Where this thread counts the wakes that it gives. */
+static _Thread_local counter_t *wakes_given;
+
 static int monotonic_now(const struct ck_ec_ops *ops, struct timespec *now);
 static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *word, uint32_t expected,
 	const struct timespec *backoff);
@@ -83,6 +86,11 @@ void park_wake(struct park *park)
 	ck_ec32_inc(&park->event_count, &mode);
 }
 
+void park_count_wakes(counter_t *given)
+{
+	wakes_given = given;
+}
+
 uint64_t park_clock_ns(void)
 {
 	struct timespec now;
@@ -119,6 +127,8 @@ static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word)
 	struct park *park = CONTAINER_OF(ops, struct park, ops);
 
 	atomic_fetch_add_explicit(&park->wakes, 1, memory_order_relaxed);
+	if (wakes_given)
+		counter_add(wakes_given, 1);
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 

@@ -43,5 +43,11 @@ bool park_wait(struct park *park, uint32_t ticket, uint64_t deadline_ns);
 /* Any thread. Make the owner look at its queues again. */
 void park_wake(struct park *park);
 
+/*
+ * Calling thread. From now on the futex wakes that it gives to others are counted here too, by itself alone;
+ * NULL: nowhere, which is what every thread starts with.
+ */
+void park_count_wakes(counter_t *given);
+
 /* CLOCK_MONOTONIC in nanoseconds, the clock of the deadlines above. */
 uint64_t park_clock_ns(void);

@@ -212,8 +212,10 @@ static bool take_message(struct udp_rx *rx, struct mmsghdr *header, struct udp_r
 	msg->data = h->msg_iov->iov_base;
 	msg->len = len;
 	msg->segment_len = (uint16_t)MIN(segment_len, UINT16_MAX);
+	const uint32_t nr = datagrams_in(len, segment_len);
 	counter_add(&counters->messages, 1);
-	counter_add(&counters->datagrams, datagrams_in(len, segment_len));
+	counter_add(&counters->datagrams, nr);
+	histogram_add(&counters->gro_segments, nr);
 	counter_add(&counters->bytes, len);
 	return true;
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ring/base.h"
+#include "ring/histogram.h"
 #include "ring/pool.h"
 #include "udp/endpoint.h"
 #include "udp/socket.h"
@@ -49,6 +50,7 @@ struct udp_rx_counters {
 	counter_t truncated; /* datagrams lost because they or their control data did not fit */
 	counter_t empty;     /* datagrams without payload */
 	counter_t errors;    /* pending socket errors consumed */
+	struct histogram gro_segments; /* datagrams in a message */
 };
 
 /* The syscall, replaceable for fault injection. */

@@ -140,9 +140,11 @@ static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned
 	for (unsigned i = 0; i < sent; i++) {
 		datagrams += batches[i]->nr;
 		bytes += batches[i]->len;
+		histogram_add(&tx->counters.gso_segments, batches[i]->nr);
 	}
 	count_sent(tx, datagrams, bytes);
 	counter_add(&tx->counters.batches, sent);
+	counter_add(&tx->counters.messages, sent);
 	if (sent == ready)
 		return sent;
 
@@ -226,6 +228,8 @@ static void send_pieces(struct udp_tx *tx, struct udp_batch *batch, int why)
 		for (unsigned i = 0; i < sent; i++)
 			bytes += tx->iov[i].iov_len;
 		count_sent(tx, sent, bytes);
+		counter_add(&tx->counters.messages, sent);
+		histogram_add_times(&tx->counters.gso_segments, 1, sent);
 		any_sent |= sent > 0;
 		next += sent;
 		if (sent == nr || give_up_pin(tx, batch, err))

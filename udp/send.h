@@ -15,6 +15,7 @@
 #pragma once
 
 #include "ring/base.h"
+#include "ring/histogram.h"
 #include "udp/gso_queue.h"
 #include "udp/socket.h"
 
@@ -31,10 +32,12 @@ extern const struct udp_tx_sys udp_tx_sys_kernel;
 
 struct udp_tx_counters {
 	counter_t calls, batches, datagrams, bytes;
+	counter_t messages;	 /* those of all calls: a batch is one, in pieces it is many */
 	counter_t gso_fallbacks; /* batches re-sent in pieces */
 	counter_t pin_dropped;   /* source pins given up */
 	counter_t waits;         /* times the socket buffer or the device queue was full */
 	counter_t drop_unreachable, drop_too_long, drop_no_buffer, drop_no_socket, drop_error; /* datagrams */
+	struct histogram gso_segments; /* datagrams in a message */
 };
 
 struct udp_tx;
