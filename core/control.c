@@ -557,23 +557,22 @@ static void client_ready(struct control *c, struct source *source)
 {
 	struct client *client = CONTAINER_OF(source, struct client, source);
 	struct epoll_event event = {.data.ptr = source};
+	size_t waiting;
 
 	for (unsigned round = 0; round < CLIENT_ROUNDS; round++) {
-		size_t waiting;
-
 		if (!client_send(client))
 			goto close;
 		uapi_session_answer(client->session, &waiting);
-		if (waiting) {
-			event.events = EPOLLOUT;
+		if (waiting)
 			break;
-		}
 		if (client->half_closed || uapi_session_broken(client->session))
 			goto close;
-		event.events = EPOLLIN;
 		if (!client_receive(client))
 			break;
 	}
+	/* The last round may have left an answer, which the client may wait for without sending any more. */
+	uapi_session_answer(client->session, &waiting);
+	event.events = waiting ? EPOLLOUT : EPOLLIN;
 	if (event.events != client->events) {
 		if (epoll_ctl(c->epoll_fd, EPOLL_CTL_MOD, source->fd, &event))
 			goto close;

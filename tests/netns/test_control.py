@@ -264,6 +264,26 @@ def uapi_survives_hostile_and_slow_clients(sluice):
     wait_until(lambda: len(os.listdir(f"/proc/{d.pid}/fd")) < 60, 3, "descriptors of closed clients")
 
 
+@case(ours=True)
+def a_request_of_any_length_is_answered_at_once(sluice):
+    """However many reads it takes. Stopped meanwhile, the process finds the whole request in its socket."""
+    d = alone(sluice).daemon
+    line = f"public_key={os.urandom(32).hex()}\n".encode()
+    for nr in range(200, 5000, 200):
+        with d.connect(5) as c:
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            os.kill(d.pid, signal.SIGSTOP)
+            c.settimeout(0.2)
+            try:
+                c.sendall(b"set=1\n" + line * nr + b"\n")
+            except socket.timeout:
+                raise Skip(f"the socket of this kernel takes less than {len(line) * nr} bytes")
+            finally:
+                os.kill(d.pid, signal.SIGCONT)
+            c.settimeout(5)
+            equal(c.recv(100), b"errno=0\n\n", f"answer to {len(line) * nr} bytes")
+
+
 @case()
 def many_clients_at_once(sluice):
     t = Tunnel(sluice, sluice)
