@@ -1,11 +1,12 @@
 /*
  * The program behind perf/micro.
  *
+ *	sluice-micro about
  *	sluice-micro list [PATTERN...]
  *	sluice-micro time BATCHES BATCH_US [PATTERN...]
  *	sluice-micro count [PATTERN...]                  under callgrind, started with --instr-atstart=no --collect-atstart=no
  *
- * One line of JSON a stage. `time` pins itself to one CPU and gives the nanoseconds per unit of every batch; `count` has callgrind
+ * One line of JSON a stage (`about`: one on this build). `time` pins itself to one CPU and gives the nanoseconds per unit of every batch; `count` has callgrind
  * write a dump named after each stage.
  */
 #include "perf/micro.h"
@@ -20,6 +21,7 @@
 #include <urcu-qsbr.h>
 
 #include "core/log.h"
+#include "crypto/aead.h"
 #include "crypto/secret.h"
 #include "tests/sim/node.h"
 
@@ -54,6 +56,7 @@ static struct stage stages[STAGES_MAX];
 static unsigned nr_stages;
 static const struct stage *current;
 
+static void about(void);
 static int parse(struct options *o, char **argv);
 static bool wanted(const struct options *o, const struct stage *s);
 static void run(const struct options *o, const struct stage *s);
@@ -68,9 +71,13 @@ int main(int argc, char **argv)
 	char error[LOG_ERROR_BYTES];
 	struct options o;
 
+	if (argc == 2 && !strcmp(argv[1], "about")) {
+		about();
+		return 0;
+	}
 	if (argc < 2 || parse(&o, argv + 1)) {
-		fprintf(stderr, "usage: %s list|count [PATTERN...]\n       %s time BATCHES BATCH_US [PATTERN...]\n",
-			argv[0], argv[0]);
+		fprintf(stderr, "usage: %s about\n       %s list|count [PATTERN...]\n       %s time BATCHES BATCH_US [PATTERN...]\n",
+			argv[0], argv[0], argv[0]);
 		return 2;
 	}
 	if (o.mode == MODE_COUNT && !HAVE_CALLGRIND) {
@@ -131,6 +138,25 @@ void *micro_alloc(size_t bytes)
 
 	micro_require(p);
 	return memset(p, 0, bytes);
+}
+
+/* What the instruction counts depend on and only the compiled program knows for sure. */
+static void about(void)
+{
+#ifdef __clang__
+	const char *compiler = "clang " __clang_version__;
+#else
+	const char *compiler = "gcc " __VERSION__;
+#endif
+	bool release = false;
+
+#if defined(__OPTIMIZE__) && defined(NDEBUG)
+	release = true;
+#endif
+	printf("{\"compiler\": \"%s\", \"release\": %s, \"backends\": [", compiler, release ? "true" : "false");
+	for (unsigned i = 0; aead_backends[i]; i++)
+		printf("%s\"%s\"", i ? ", " : "", aead_backends[i]->name);
+	printf("]}\n");
 }
 
 static int parse(struct options *o, char **argv)

@@ -41,6 +41,9 @@ setup_group()
 	cargo) # new enough for the renderer of perf/flamegraph; Debian 12 keeps that one under another name
 		if grep -qs '^VERSION_ID="12"' /etc/os-release; then echo cargo-web:cargo/71; else echo cargo:cargo/71; fi
 		;;
+	micro) # to count instructions; valgrind's headers come with it
+		echo python3:cmd/python3 valgrind:cmd/valgrind
+		;;
 	peers) # to install the programs that perf/compare measures against
 		echo wireguard-go:cmd/wireguard-go
 		;;
