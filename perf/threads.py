@@ -122,6 +122,11 @@ def ends_line(path):
         return f.read(1) == b"\n"
 
 
+def shown(path):
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
 def line_of(result):
     value = f"{result['gbit_s']:.2f} Gbit/s, {result['cpu_s_per_gb']:.2f} CPU s/GB" if "gbit_s" in result else f"{result['pps']:,.0f} packets/s"
     busy = max(result["busy"].items(), key=lambda x: x[1], default=None)
@@ -157,7 +162,7 @@ def measure(sweep, one):
 
 def finish(sweep, status):
     """Writes what there is and says where."""
-    where = os.path.relpath(sweep.directory)
+    where = shown(sweep.directory)
     text = sweep.write() if sweep.runs else None
     if text:
         compare.say("\n" + text)
@@ -325,7 +330,7 @@ def open_sweep(o):
     if o.rounds:
         s["rounds"] = max(s["rounds"], o.rounds)
         sweep.save_settings()
-    compare.say(f"{os.path.relpath(sweep.directory)}: {len(sweep.left())} runs are left to do")
+    compare.say(f"{shown(sweep.directory)}: {len(sweep.left())} runs are left to do")
     return sweep
 
 

@@ -14,6 +14,7 @@ import lib
 
 PEERS = 4  # clients of the workload "peers"
 STREAMS = 8
+FIRST_PING = 12  # seconds: on a busy machine the other end may learn late that its link is up, and the next handshake comes 5 s later
 
 
 class Bed(compare.Tunnel):
@@ -23,7 +24,7 @@ class Bed(compare.Tunnel):
         super().__init__(mtu, True)
         try:
             compare.Userspace("sluice", binary, args=("--tun-threads", n)).up(self)
-            lib.ping(self.n1, self.right, wait=5)
+            lib.ping(self.n1, self.right, wait=FIRST_PING)
         except BaseException:
             self.close()
             raise
@@ -64,7 +65,7 @@ class Star:
             node.ip(f"addr add 10.0.0.{i + 1}/24 dev wg0")
         for i, client in enumerate(self.clients, 1):
             self.daemons[0].set(f"peer {public[i]} allowed-ips 10.0.0.{i + 1}/32")
-            lib.ping(client, "10.0.0.1", wait=5)
+            lib.ping(client, "10.0.0.1", wait=FIRST_PING)
 
     def close(self):
         for d in self.daemons:

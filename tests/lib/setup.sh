@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What a fresh machine needs, by Debian package name. Sourced by tests/run, perf/demo and perf/compare:
+# What a fresh machine needs, by Debian package name. Sourced by tests/run and the commands in perf/:
 #
 #	setup_need build tests
 #
@@ -10,7 +10,8 @@ setup_arch=$(uname -m)
 PATH=$PATH:/usr/sbin:/sbin # where Debian keeps ethtool; not in every user's path
 
 # A group's packages: "package:probe", where the probe says without the package manager whether the thing is there: a command,
-# a pkg-config module (pc/NAME), a header (h/FILE), a file (f/PATH) or clang's sanitizers (rt/VERSION).
+# a pkg-config module (pc/NAME), a header (h/FILE), a file (f/PATH), clang's sanitizers (rt/VERSION), a Python module (py/NAME) or a cargo of at
+# least 1.N (cargo/N).
 setup_group()
 {
 	case $1 in
@@ -39,6 +40,7 @@ setup_group()
 		echo linux-perf:cmd/perf
 		;;
 	cargo) # new enough for the renderer of perf/flamegraph; Debian 12 keeps that one under another name
+		echo gcc:cmd/gcc libc6-dev:h/stdio.h
 		if grep -qs '^VERSION_ID="12"' /etc/os-release; then echo cargo-web:cargo/71; else echo cargo:cargo/71; fi
 		;;
 	micro) # to count instructions; valgrind's headers come with it
