@@ -10,6 +10,9 @@
 #define TRAINS_PER_TURN 4
 #define HANDSHAKES_PER_TURN 8
 #define NOTES_PER_TURN 256
+/* Timers count the time of a suspend and a sleep does not: so late can they be after one. */
+#define SLEEP_MAX_NS (10 * NS_PER_SEC)
+#define TIMERS_PER_TURN 8 /* peers */
 
 static bool run_commands(struct crypto *c);
 static bool run_handshakes(struct crypto *c);
@@ -32,7 +35,7 @@ void *crypto_run(void *arg)
 		busy |= run_handshakes(c);
 		busy |= run_notes(c);
 		busy |= run_trains(c);
-		const uint64_t deadline_ns = timers_run(dev);
+		const uint64_t deadline_ns = timers_run(dev, TIMERS_PER_TURN);
 		gso_queue_flush(&c->queue);
 		rcu_quiescent_state();
 		if (busy) {
@@ -43,7 +46,8 @@ void *crypto_run(void *arg)
 		if (deadline_ns == UINT64_MAX)
 			park_wait(&c->park, ticket, PARK_FOREVER);
 		else if (deadline_ns > dev->now_ns)
-			park_wait(&c->park, ticket, park_clock_ns() + (deadline_ns - dev->now_ns));
+			park_wait(&c->park, ticket,
+				park_clock_ns() + MIN(deadline_ns - dev->now_ns, SLEEP_MAX_NS));
 		rcu_thread_online();
 	}
 	run_commands(c); /* a caller may wait */

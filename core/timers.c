@@ -84,11 +84,11 @@ bool timers_armed(const struct peer *peer, enum peer_timer timer)
 	return peer->deadline_ns[timer] != 0;
 }
 
-uint64_t timers_run(struct device *dev)
+uint64_t timers_run(struct device *dev, unsigned max_peers)
 {
 	struct timer_heap *h = &dev->timers;
 
-	while (h->nr && h->heap[0]->timer_key_ns <= dev->now_ns) {
+	for (unsigned n = 0; n < max_peers && h->nr && h->heap[0]->timer_key_ns <= dev->now_ns; n++) {
 		struct peer *peer = h->heap[0];
 
 		for (unsigned i = 0; i < PEER_TIMERS; i++) {
@@ -154,10 +154,8 @@ static void retransmit_handshake_expired(struct device *dev, struct peer *peer)
 	handshake_initiate(dev, peer, true);
 	/* A response that we sent meanwhile holds initiations back; this one is postponed by that, not lost.
 	 */
-	if (!timers_armed(peer, TIMER_RETRANSMIT_HANDSHAKE) && peer->last_handshake_sent_ns &&
-		dev->now_ns - peer->last_handshake_sent_ns < REKEY_TIMEOUT_NS)
-		timers_arm(dev, peer, TIMER_RETRANSMIT_HANDSHAKE,
-			timers_jittered(dev, peer->last_handshake_sent_ns + REKEY_TIMEOUT_NS - dev->now_ns));
+	if (!timers_armed(peer, TIMER_RETRANSMIT_HANDSHAKE) && dev->now_ns < peer->initiation_held_until_ns)
+		timers_arm(dev, peer, TIMER_RETRANSMIT_HANDSHAKE, peer->initiation_held_until_ns);
 }
 
 /* Data came; if nothing has gone since, say that we are alive. Otherwise sleep until more data comes. */

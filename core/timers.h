@@ -44,9 +44,11 @@ void timers_cancel_all(struct device *dev, struct peer *peer);
 /* Is it armed? */
 bool timers_armed(const struct peer *peer, enum peer_timer timer);
 
-/* Runs all that is due at dev->now_ns. Returns the next deadline (boottime), UINT64_MAX when none; it may be
- * early. */
-uint64_t timers_run(struct device *dev);
+/*
+ * Runs what is due at dev->now_ns, of max_peers peers at most: each may cost a handshake. Returns the next
+ * deadline (boottime), UINT64_MAX when none; it may be early, and has passed when there is more to run.
+ */
+uint64_t timers_run(struct device *dev, unsigned max_peers);
 
 /* A deadline of interval_ns from now plus 0..333 ms at random, so that two ends do not stay in step. */
 uint64_t timers_jittered(const struct device *dev, uint64_t interval_ns);

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,7 +107,7 @@ uint64_t node_run(struct node *n, uint64_t now_ns)
 {
 	device_set_time(&n->dev, now_ns, NODE_REALTIME_NS + now_ns + n->realtime_offset_ns);
 	node_settle(n);
-	const uint64_t deadline_ns = timers_run(&n->dev);
+	const uint64_t deadline_ns = timers_run(&n->dev, UINT_MAX);
 	gso_queue_flush(&n->queue);
 	return deadline_ns;
 }

@@ -497,6 +497,28 @@ Test(timers, erasure_leaves_a_handshake_under_way_alone)
 
 /* ---- the heap, against a list ---- */
 
+Test(timers, a_run_stops_after_so_many_peers_and_tells_that_there_is_more)
+{
+	enum { PEERS = 20 };
+
+	for (unsigned i = 0; i < PEERS; i++) {
+		uint8_t key[NOISE_KEY_BYTES];
+
+		for (unsigned j = 0; j < sizeof(key); j++)
+			key[j] = (uint8_t)random_u64();
+		/* Expires to nothing: no interval is set. */
+		timers_arm(&p.a->dev, node_add_peer(p.a, key, "", NULL), TIMER_PERSISTENT_KEEPALIVE,
+			p.now_ns + SECONDS(1));
+	}
+	pair_skip(&p, SECONDS(2));
+	for (unsigned left = PEERS; left > 8; left -= 8) {
+		cr_assert_eq(p.a->dev.timers.nr, left);
+		cr_assert_leq(timers_run(&p.a->dev, 8), p.now_ns);
+	}
+	cr_assert_eq(timers_run(&p.a->dev, 8), UINT64_MAX);
+	cr_assert_eq(p.a->dev.timers.nr, 0);
+}
+
 Test(timers, heap_finds_the_earliest_of_many)
 {
 	enum { PEERS = 200 };
@@ -524,7 +546,7 @@ Test(timers, heap_finds_the_earliest_of_many)
 			break;
 		case 2: {
 			pair_skip(&p, random_below(NS_PER_SEC));
-			const uint64_t next_ns = timers_run(&p.a->dev);
+			const uint64_t next_ns = timers_run(&p.a->dev, UINT_MAX);
 			uint64_t earliest_ns = UINT64_MAX;
 
 			for (unsigned i = 0; i < PEERS; i++) {
