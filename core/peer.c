@@ -40,7 +40,7 @@ const char *peer_name(const struct peer *peer, char *buf)
 	sodium_bin2base64(base64, sizeof(base64), peer->public_key, sizeof(peer->public_key),
 		sodium_base64_VARIANT_ORIGINAL);
 	/* The last character is always '=': it names nobody. */
-	snprintf(buf, PEER_NAME_BYTES, "peer(%.4s…%.4s)", base64, base64 + 39);
+	snprintf(buf, PEER_NAME_BYTES, "peer(%.4s...%.4s)", base64, base64 + 39);
 	return buf;
 }
 

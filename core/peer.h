@@ -58,7 +58,7 @@ struct peer {
 	unsigned timer_slot;                 /* position in the device's timer heap, UINT_MAX: none */
 	uint64_t timer_key_ns;               /* the deadline it is filed under */
 	unsigned handshake_attempts;         /* retries of the handshake under way */
-	uint64_t last_handshake_sent_ns;     /* own initiation or response; gates REKEY_TIMEOUT; 0 none */
+	uint64_t initiation_held_until_ns;   /* REKEY_TIMEOUT and jitter after an own initiation or response */
 	uint64_t last_handshake_rx_ns;       /* authenticated initiation or response; 0 none */
 	uint64_t last_handshake_realtime_ns; /* of the last completed one, for `wg show`; 0 never */
 	uint64_t last_timestamp_ns;          /* realtime in the last own initiation */
@@ -96,7 +96,7 @@ struct peer {
 struct peer *peer_new(const uint8_t public_key[NOISE_KEY_BYTES], const uint8_t *preshared);
 /* A peer that was never published, or after its grace period. NULL is accepted. */
 void peer_free(struct peer *peer);
-/* "peer(abcd…wxyz)" for logs: the first and last four characters of the base64 key. buf holds
+/* "peer(abcd...wxyz)" for logs: the first and last four characters of the base64 key. buf holds
  * PEER_NAME_BYTES. Returns buf. */
 const char *peer_name(const struct peer *peer, char *buf);
 
