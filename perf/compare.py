@@ -7,7 +7,10 @@ report.md, results.json and plot.svg; the table is printed.
 
 peers: sluice; wireguard-go (the newest, installed with go); wireguard-go-debian; boringtun and gotatun (installed with cargo); kernel (where the module
 exists); veth (the cable itself, no tunnel); relay and relay-aead (a bare TUN-to-UDP relay without and with the cipher, perf/relay.c: the ceiling)
-workloads: tcp, tcp-reverse, tcp-4 (four streams), tcp-bidir, udp-64, udp-512, udp-1400 (at increasing offered load), latency (idle), latency-loaded
+workloads: tcp, tcp-reverse, tcp-4 (four streams), tcp-bidir, udp-64, udp-512, udp-1400 (at increasing offered load), latency (idle), latency-loaded;
+UDP and latency only at the first MTU and the first segmentation setting
+
+All of it takes about an hour and a half; --quick three minutes.
 """
 
 import argparse
@@ -33,9 +36,10 @@ LATENCY = ("latency", "latency-loaded")
 WORKLOADS = list(TCP) + list(UDP) + list(LATENCY)
 OFFERED = (25000, 50000, 100000, 200000, 0)  # packets a second; 0: as fast as they go
 
-UNITS = {"gbit_s": "Gbit/s", "cpu_s_per_gb": "CPU s/GB, both ends", "system_s_per_gb": "CPU s/GB, whole machine", "retransmits": "retransmits",
-         "switches_per_gb": "context switches/GB", "rss_mb": "resident MiB, larger end", "pps": "packets/s delivered", "p50_us": "p50 µs",
-         "p99_us": "p99 µs", "cpu_us_per_packet": "CPU µs/packet, both ends"}
+# In the order of the columns; the first that a workload has is what its ratios are of.
+UNITS = {"gbit_s": "Gbit/s", "pps": "packets/s delivered", "p50_us": "p50 µs", "p99_us": "p99 µs", "cpu_s_per_gb": "CPU s/GB, both ends",
+         "system_s_per_gb": "CPU s/GB, whole machine", "cpu_us_per_packet": "CPU µs/packet, both ends", "retransmits": "retransmits",
+         "reordered": "reordered", "switches_per_gb": "context switches/GB", "rss_mb": "resident MiB, larger end"}
 
 
 def say(text, end="\n"):
@@ -112,7 +116,9 @@ class Userspace(Peer):
             t.daemons.append(d)
             t.pids.append(d.pid)
             d.set_private_key(private[i])
-            d.set(f"listen-port 51820 peer {public[1 - i]} allowed-ips 10.0.0.0/24 endpoint 192.0.2.{2 - i}:51820")
+            words = f"listen-port 51820 peer {public[1 - i]} allowed-ips 10.0.0.0/24 endpoint 192.0.2.{2 - i}:51820"
+            # gotatun 0.10.2 refuses now and then
+            lib.wait_until(lambda: d.set(words, ok=False).returncode == 0, 5, "configuration")
         t.addresses()
 
 
@@ -155,7 +161,7 @@ class Relay(Peer):
             p = n.popen(self.path, "wg0", t.mtu, 51820, other, 51820, *(["--aead"] if self.aead else []), stdin=-3)
             t.processes.append(p)
             t.pids.append(p.pid)
-            lib.wait_until(lambda: n.run("ip", "link", "show", "wg0", ok=False).returncode == 0, 5, "relay")
+            lib.wait_until(lambda: n.has_link("wg0"), 5, "relay")
         t.addresses()
 
 
@@ -266,17 +272,16 @@ class Runner:
         return p
 
     def udp(self, t, workload):
-        out = {}
+        out, seconds = {}, self.options.seconds / 2  # there are many of them
         for rate in self.options.offered:
-            sink = self.started(t.n2, "sink", t.right, 7000, self.options.seconds + 3)
+            sink = self.started(t.n2, "sink", t.right, 7000, seconds + 3)
             meter = Meter(t)
-            sender = json.loads(t.n1.out(self.load, "send", t.right, 7000, UDP[workload], rate, self.options.seconds, 4,
-                                         timeout=self.options.seconds + 20))
-            got = json.loads(sink.communicate(timeout=self.options.seconds + 20)[0])
+            sender = json.loads(t.n1.out(self.load, "send", t.right, 7000, UDP[workload], rate, seconds, 4, timeout=seconds + 20))
+            got = json.loads(sink.communicate(timeout=seconds + 20)[0])
             cpu, switches, busy = meter.stop()
             name = f"{workload} at {rate // 1000}k" if rate else f"{workload} flat out"
-            # Over the sender's time: a backlog that drains afterwards is not throughput.
-            out[name] = {"pps": got["received"] / self.options.seconds, "offered_pps": sender["pps"], "p50_us": got["p50_us"],
+            # Over the sender's time or the receiver's, whichever is longer: a backlog that drains afterwards is not throughput.
+            out[name] = {"pps": min(got["received"] / seconds, got["pps"]), "offered_pps": sender["pps"], "p50_us": got["p50_us"],
                          "p99_us": got["p99_us"], "reordered": got["reordered"], "rss_mb": rss_mb(t)}
             if t.pids and got["received"]:
                 out[name]["cpu_us_per_packet"] = cpu / got["received"] * 1e6
@@ -306,7 +311,10 @@ class Runner:
             lib.wait_until(lambda: lib.ping(t.n1, t.right, ok=False, wait=1), 15, f"first ping through {peer.name}")
             for w in workloads:
                 function = self.tcp if w in TCP else self.udp if w in UDP else self.latency
-                results.update(function(t, w))
+                try:
+                    results.update(function(t, w))
+                except (lib.Failure, OSError, ValueError, KeyError, subprocess.SubprocessError) as e:
+                    results.setdefault("failures", []).append(f"{w}: {reason(e)}")
             if peer.name == "sluice" and lib.Daemon.all and t.daemons:
                 results["stats"] = self.stats(t)
         finally:
@@ -323,6 +331,11 @@ class Runner:
 
 
 # Report. -------------------------------------------------------------------------------------------------------------------------
+
+
+def reason(error):
+    """An error in one line: a failed command and what it said."""
+    return ": ".join(str(error).strip().splitlines()[:2]) or type(error).__name__
 
 
 def median(values):
@@ -347,12 +360,12 @@ def cell(values):
 def report(data):
     """Markdown: one table a setting and workload."""
     lines = [f"# {data['title']}", "", f"{data['machine']}", "",
-             f"{data['rounds']} alternating rounds, {data['seconds']} s a measurement. Median (lowest–highest). "
-             f"Ratio: sluice's median to this one's." if "sluice" in data["peers"] else "", ""]
+             f"{data['rounds']} alternating rounds, {data['seconds']} s a measurement (UDP half). Median (lowest–highest)."
+             + (" Ratio: sluice's median to this one's." if "sluice" in data["peers"] else ""), ""]
     for p, v in data["peers"].items():
         lines.append(f"- {p}" + (f": {v}" if v else ""))
     for p, why in data["absent"].items():
-        lines.append(f"- {p}: not measured, {why}")
+        lines.append(f"- {p}: {why}")
     for setting, workloads in data["results"].items():
         lines += ["", f"## {setting}"]
         for w, peers in workloads.items():
@@ -431,11 +444,14 @@ def measure(options, peers, out):
             "peers": {p.name: p.version for p in peers}, "absent": options.absent, "results": {}, "stats": {}, "targets": []}
     runner = Runner(options)
     settings = [(mtu, s) for s in options.segmentation for mtu in options.mtu]
+    only_tcp = [w for w in options.workloads if w in TCP]
+    settings = [(mtu, s, options.workloads if (mtu, s) == settings[0] else only_tcp) for mtu, s in settings]
+    settings = [x for x in settings if x[2]]
     steps, step, start = len(settings) * options.rounds * len(peers), 0, time.monotonic()
     failures = {}
     try:
         for n in range(options.rounds):
-            for mtu, segmentation in settings:
+            for mtu, segmentation, workloads in settings:
                 setting = f"MTU {mtu}, tx-udp-segmentation {'on' if segmentation else 'off'}"
                 # Forwards, then backwards: nobody always comes first.
                 for peer in peers if n % 2 == 0 else reversed(peers):
@@ -443,11 +459,12 @@ def measure(options, peers, out):
                     left = (time.monotonic() - start) / (step - 1) * (steps - step + 1) if step > 1 else 0
                     say(f"[{step}/{steps}, {left / 60:.0f} min left] round {n + 1}, {setting}, {peer.name}: ", end="")
                     try:
-                        results = runner.run(peer, mtu, segmentation, options.workloads)
+                        results = runner.run(peer, mtu, segmentation, workloads)
                     except (lib.Failure, OSError, ValueError, subprocess.SubprocessError) as e:
-                        say(f"failed: {str(e).strip().splitlines()[0]}")
-                        failures[peer.name] = str(e)
-                        continue
+                        results = {"failures": [reason(e)]}
+                    for why in results.pop("failures", ()):
+                        say(f"failed: {why}; ", end="")
+                        failures[peer.name] = why
                     stats = results.pop("stats", None)
                     if stats:
                         data["stats"][setting] = stats
@@ -461,7 +478,7 @@ def measure(options, peers, out):
                 write(out, data)
     finally:
         for p, why in failures.items():
-            data["absent"][p] = "in some rounds: " + why.strip().splitlines()[0]
+            data["absent"][p] = f"not in every round: {why}"
         if data["results"]:
             say("\n" + write(out, data))
             say(f"results: {os.path.relpath(out, ROOT)}/report.md, results.json, plot.svg")
@@ -513,12 +530,12 @@ def main():
         reason = p.prepare()
         if reason and p.name == "wireguard-go" and "wireguard-go-debian" not in o.peers:
             say(f"{p.name}: {reason}; Debian's takes its place")
-            o.absent[p.name] = reason
+            o.absent[p.name] = "not measured, " + reason
             p = next(x for x in all_peers(args) if x.name == "wireguard-go-debian")
             reason = p.prepare()
         if reason:
             say(f"{p.name}: not measured: {reason}")
-            o.absent[p.name] = reason
+            o.absent[p.name] = "not measured, " + reason
         else:
             peers.append(p)
     if not peers:

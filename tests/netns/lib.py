@@ -208,6 +208,9 @@ class Node:
     def ip(self, *args, **kw):
         return self.run("ip", *" ".join(map(str, args)).split(), **kw).stdout
 
+    def has_link(self, ifname):
+        return any(line.split(":")[0].strip() == ifname for line in self.proc("net/dev").splitlines())
+
     def path(self, path):
         """An absolute path as this node sees it."""
         return f"/proc/{self.pid}/root{path}"
@@ -372,7 +375,7 @@ class Daemon:
         try:
             with self.connect(5) as s:
                 s.sendall(b"get=1\n\n")
-                return s.recv(65536) != b""
+                return s.recv(65536) != b"" and self.node.has_link(self.ifname)
         except OSError:
             return False
 

@@ -312,17 +312,13 @@ def many_clients_at_once(sluice):
     ping(t.n1, "10.0.0.2", count=3)
 
 
-def link_exists(node, ifname):
-    return node.run("ip", "link", "show", ifname, ok=False).returncode == 0
-
-
 @case(params=(("SIGTERM",), ("SIGINT",)))
 def ends_cleanly_on(sluice, name):
     t = Tunnel(sluice, sluice)
     ping(t.n1, "10.0.0.2")
     t.a.daemon.stop(getattr(signal, name), timeout=3)
     check(not os.path.exists(t.a.daemon.socket_path), "the socket is still there")
-    wait_until(lambda: not link_exists(t.n1, "wg0"), 2, "the end of the interface")
+    wait_until(lambda: not t.n1.has_link("wg0"), 2, "the end of the interface")
 
 
 @case()
@@ -342,7 +338,7 @@ def ends_when_the_socket_is_removed(sluice):
     os.unlink(t.a.daemon.socket_path)
     status = t.a.daemon.wait_end()
     check(status == 0 or not sluice.is_sluice, f"exit status {status}")
-    wait_until(lambda: not link_exists(t.n1, "wg0"), 2, "the end of the interface")
+    wait_until(lambda: not t.n1.has_link("wg0"), 2, "the end of the interface")
 
 
 @case()
@@ -378,7 +374,7 @@ def goes_to_the_background_when_its_socket_answers(sluice):
     check("wg7" in node.out("wg", "show"), "the socket does not answer when the command returns")
     path = node.path("/run/wireguard/wg7.sock")
     os.unlink(path)
-    wait_until(lambda: not link_exists(node, "wg7"), 5, "the end")
+    wait_until(lambda: not node.has_link("wg7"), 5, "the end")
 
 
 @case(ours=True)
@@ -424,12 +420,12 @@ def a_taken_name_is_refused(sluice):
         refused(sluice, s.node, "wg0", contains="wg0")
         s.node.ip("link add name dummy7 type veth peer name dummy8")
         refused(sluice, s.node, "-f", "dummy7", contains="dummy7")
-        check(link_exists(s.node, "dummy7"), "the interface of someone else is gone")
+        check(s.node.has_link("dummy7"), "the interface of someone else is gone")
     else:
         check(s.node.run(*start, ok=False).returncode != 0, "started a second time")
     # The first one has not noticed.
     check(s.public in s.daemon.wg("show").stdout, "wg show")
-    check(link_exists(s.node, "wg0"), "the interface is gone")
+    check(s.node.has_link("wg0"), "the interface is gone")
 
 
 @case()
@@ -437,7 +433,7 @@ def a_stale_socket_is_replaced(sluice):
     t = Tunnel(sluice, sluice)
     t.a.daemon.kill()
     check(os.path.exists(t.a.daemon.socket_path), "SIGKILL leaves the socket")
-    wait_until(lambda: not link_exists(t.n1, "wg0"), 5, "the end of the interface")
+    wait_until(lambda: not t.n1.has_link("wg0"), 5, "the end of the interface")
     t.a.daemon.start()
     t.a.up()
     t.a.add_peer(t.b, t.endpoint(t.b))
