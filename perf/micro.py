@@ -27,6 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASELINE = os.path.join(ROOT, "perf", "micro-baseline.json")
 PROGRAM = os.environ.get("SLUICE_MICRO") or os.path.join(ROOT, "build-micro", "perf", "sluice-micro")
 OWN = "own"
+OTHER = "other"  # calls through the linkage tables of libraries, which callgrind assigns to none
 ALLOWED = 0.05
 LEAST = 1.0  # instructions: a stage of a few may grow by one
 SKIPPED = 77
@@ -117,10 +118,10 @@ def measure_instructions(patterns, total):
         if r["stage"] not in dumps:
             raise Failure(f"callgrind left nothing for {r['stage']}")
         for (path, function), cost in dumps[r["stage"]].items():
-            key = OWN if os.path.realpath(path) == os.path.realpath(PROGRAM) else os.path.basename(path)
+            key = OWN if os.path.realpath(path) == os.path.realpath(PROGRAM) else os.path.basename(path) if "/" in path else OTHER
             by_object[key] = by_object.get(key, 0) + cost
             by_function[(key, function)] = by_function.get((key, function), 0) + cost
-            if key != OWN:
+            if "/" in path and key != OWN:
                 libraries[key] = path
         r["instructions"] = {k: round(v / r["counted"], 2) for k, v in sorted(by_object.items())}
         r["functions"] = [[k, f, round(v / r["counted"], 2)] for (k, f), v in sorted(by_function.items(), key=lambda x: -x[1])[:10]]
@@ -226,10 +227,11 @@ def compare(baseline, here, results, patterns):
     for key in ("compiler", "valgrind"):
         if old[key] != here[key]:
             remarks.append(f"{key}: {here[key]}, in the baseline {old[key]}: compared all the same")
-    changed = {k for k in old["libraries"] | here["libraries"] if old["libraries"].get(k) != here["libraries"].get(k)}
+    changed = {k for k in old["libraries"].keys() & here["libraries"].keys() if old["libraries"][k] != here["libraries"][k]}
     for k in sorted(changed):
-        if k in old["libraries"] and k in here["libraries"]:
-            remarks.append(f"{k}: {here['libraries'][k]}, in the baseline {old['libraries'][k]}: its instructions are left out")
+        remarks.append(f"{k}: {here['libraries'][k]}, in the baseline {old['libraries'][k]}: its instructions are left out")
+    if changed:
+        changed.add(OTHER)
 
     known = dict(baseline["stages"])
     for r in results:
@@ -309,19 +311,25 @@ def write_baseline(path, here, results, patterns):
     machine_lines = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in here.items())
     text = "{\n  \"machine\": {\n" + machine_lines + "\n  },\n  \"stages\": {\n" + lines + "\n  }\n}\n"
     temporary = f"{path}.new"
-    with open(temporary, "w") as f:
-        f.write(text)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w") as f:
+            f.write(text)
+        os.replace(temporary, path)
+    except OSError as e:
+        raise Failure(f"{e.filename}: {e.strerror}")
 
 
 def write_results(results, extra, also):
     directory = os.path.join(ROOT, "perf", "out", time.strftime("micro-%Y%m%d-%H%M%S"))
-    os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, "results.json")
-    for p in [path] + ([also] if also else []):
-        with open(p, "w") as f:
-            json.dump({**extra, "stages": results}, f, indent=1)
-            f.write("\n")
+    try:
+        os.makedirs(directory, exist_ok=True)
+        for p in [path] + ([also] if also else []):
+            with open(p, "w") as f:
+                json.dump({**extra, "stages": results}, f, indent=1)
+                f.write("\n")
+    except OSError as e:
+        raise Failure(f"{e.filename}: {e.strerror}")
     return os.path.relpath(path)
 
 
