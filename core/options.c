@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON };
+enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON, OPT_WATCH, OPT_INTERVAL };
 
 static const struct option long_options[] = {
 	{"foreground", no_argument, NULL, 'f'},
@@ -17,6 +17,8 @@ static const struct option long_options[] = {
 	{"log", required_argument, NULL, OPT_LOG},
 	{"log-format", required_argument, NULL, OPT_LOG_FORMAT},
 	{"json", no_argument, NULL, OPT_JSON},
+	{"watch", no_argument, NULL, OPT_WATCH},
+	{"interval", required_argument, NULL, OPT_INTERVAL},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, 'V'},
 	{NULL, 0, NULL, 0},
@@ -24,7 +26,7 @@ static const struct option long_options[] = {
 
 static const char help_text[] =
 	"Usage: sluice [options] IFNAME\n"
-	"       sluice stats IFNAME [--json]\n"
+	"       sluice stats IFNAME [--watch] [--interval SECONDS] [--json]\n"
 	"       sluice log IFNAME [DIRECTIVES]\n"
 	"\n"
 	"Creates the TUN interface IFNAME and serves it as a WireGuard interface, to be set up with\n"
@@ -41,19 +43,26 @@ static const char help_text[] =
 	"  -h, --help                print this and exit\n"
 	"  -V, --version             print the version and exit\n"
 	"\n"
-	"sluice stats prints the counters of a running sluice; sluice log shows or changes its log levels.\n"
+	"sluice stats prints the counters and peers of a running sluice, or, with one of\n"
+	"\n"
+	"      --interval SECONDS    what happens a second, over an interval of 0.1 to 3600 s\n"
+	"      --watch               the same again and again until Ctrl-C (default: every second),\n"
+	"\n"
+	"its rates, the CPU use of each thread, and which stage limits. --json makes objects of it.\n"
+	"sluice log shows or changes the log levels.\n"
 	"The manual page sluice(8) has the details.\n";
 
 /* What the options given restrict the command to. */
 struct seen {
 	bool run_option; /* one that only makes sense for serving an interface */
-	bool json;
+	const char *stats_option; /* one that only makes sense for stats */
 };
 
 static int parse_option(struct options *o, struct seen *seen, int option, char **argv, char *error);
 static int parse_positional(struct options *o, const struct seen *seen, int argc, char **argv, char *error);
 static int parse_ifname(struct options *o, const char *name, char *error);
 static int parse_number(unsigned *out, const char *text, unsigned min, unsigned max);
+static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max);
 static int parse_aead(const struct aead_backend **out, const char *name, char *error);
 static const char *environment_log(void);
 static int fail(char *error, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -124,7 +133,19 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 		o->command = OPTIONS_VERSION;
 		return 0;
 	case OPT_JSON:
-		seen->json = o->json = true;
+		o->json = true;
+		seen->stats_option = "--json";
+		return 0;
+	case OPT_WATCH:
+		o->watch = true;
+		seen->stats_option = "--watch";
+		return 0;
+	case OPT_INTERVAL:
+		seen->stats_option = "--interval";
+		if (parse_milliseconds(&o->interval_ms, optarg, OPTIONS_INTERVAL_MS_MIN,
+			    OPTIONS_INTERVAL_MS_MAX))
+			return fail(error, "--interval %.32s: give a number of seconds from 0.1 to 3600",
+				optarg);
 		return 0;
 	case ':':
 		return fail(error, "%.64s needs a value; see sluice --help", argv[optind - 1]);
@@ -198,8 +219,8 @@ static int parse_positional(struct options *o, const struct seen *seen, int argc
 		nr--;
 		word++;
 	}
-	if (seen->json && o->command != OPTIONS_STATS)
-		return fail(error, "--json goes with sluice stats; see sluice --help");
+	if (seen->stats_option && o->command != OPTIONS_STATS)
+		return fail(error, "%s goes with sluice stats; see sluice --help", seen->stats_option);
 	if (nr < 1)
 		return fail(error, "no interface name given; see sluice --help");
 	if (nr > (o->command == OPTIONS_LOG ? 2 : 1))
@@ -242,6 +263,34 @@ static int parse_number(unsigned *out, const char *text, unsigned min, unsigned 
 	if (value < min)
 		return -EINVAL;
 	*out = value;
+	return 0;
+}
+
+/* Seconds, with or without decimals: "2", "0.5". What is finer than a millisecond is cut off. */
+static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max)
+{
+	const char *point = strchr(text, '.');
+	const size_t whole_len = point ? (size_t)(point - text) : strlen(text);
+	unsigned whole, decimals = 0, weight = 100;
+	char digits[16];
+
+	if (whole_len >= sizeof(digits))
+		return -EINVAL;
+	memcpy(digits, text, whole_len);
+	digits[whole_len] = '\0';
+	if (parse_number(&whole, digits, 0, max / 1000))
+		return -EINVAL;
+	if (point && !point[1])
+		return -EINVAL;
+	for (const char *c = point ? point + 1 : ""; *c; c++, weight /= 10) {
+		if (*c < '0' || *c > '9')
+			return -EINVAL;
+		decimals += weight * (unsigned)(*c - '0');
+	}
+	whole = 1000 * whole + decimals;
+	if (whole < min || whole > max)
+		return -EINVAL;
+	*out = whole;
 	return 0;
 }
 

@@ -10,6 +10,8 @@
 #define OPTIONS_ERROR_BYTES 256
 #define OPTIONS_TUN_THREADS_DEFAULT 2
 #define OPTIONS_TUN_THREADS_MAX 64
+#define OPTIONS_INTERVAL_MS_MIN 100
+#define OPTIONS_INTERVAL_MS_MAX (3600 * 1000)
 #define OPTIONS_MTU_DEFAULT 1420
 #define OPTIONS_MTU_MIN 68 /* the least that IPv4 allows */
 #define OPTIONS_MTU_MAX 65535
@@ -26,7 +28,9 @@ struct options {
 	enum options_command command;
 	char ifname[IFNAMSIZ];
 	bool foreground;
-	bool json; /* OPTIONS_STATS */
+	/* OPTIONS_STATS */
+	bool json, watch;
+	unsigned interval_ms; /* 0: not given */
 	unsigned tun_threads;
 	uint32_t mtu;
 	const struct aead_backend *aead; /* NULL: measure and choose */

@@ -1,0 +1,221 @@
+"""sluice stats: totals, rates, JSON, watching."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+from cases import case
+from lib import Tunnel, check, ping
+
+THREADS = ("tun-rx0", "tun-rx1", "crypto", "udp-tx", "udp-rx", "tun-tx0", "tun-tx1")
+BOUNDS = ["0"] + [str(2**i) for i in range(11)] + ["inf"]
+# The histograms of each kind of thread, and the counter that their buckets add up to.
+HISTOGRAMS = {"tun-rx": {"train_packets": "trains"}, "crypto": {"train_segments": "trains", "queue_seen": None},
+              "udp-tx": {"gso_segments": "messages", "queue_seen": None}, "udp-rx": {"gro_segments": "messages"},
+              "tun-tx": {"view_segments": "views", "frame_packets": "frames", "queue_seen": None}}
+KEYS = {"tun-rx": {"trains", "stalls", "reads", "read_packets", "read_bytes", "polls", "trains_in_flight", "trains_capacity"},
+        "crypto": {"trains", "packets", "segments", "bytes"}, "udp-tx": {"calls", "messages", "batches", "datagrams", "bytes", "gso_fallbacks"},
+        "udp-rx": {"calls", "messages", "datagrams", "bytes", "polls"}, "tun-tx": {"views", "segments", "packets", "bytes", "frames", "writes"}}
+COMMON = {"cpu_ns", "syscalls", "parks", "wakes", "wakes_given"}
+QUEUE = {"queue_len", "queue_capacity", "queue_high_water", "queue_refused"}
+RATES = {"cpu_percent", "packets_per_s", "bits_per_s", "trains_per_s", "packets_per_train", "syscalls_per_s", "wakes_per_s", "wakes_given_per_s",
+         "parks_per_s"}
+
+
+def kind(thread):
+    return thread.rstrip("0123456789")
+
+
+def check_totals(s, interface="wg0"):
+    check(s["interface"] == interface, s["interface"])
+    check(s["process"]["time_ns"] > 0 and s["process"]["cpu_ns"] > 0, s["process"])
+    check(set(s["threads"]) == set(THREADS) | {"control"}, f"threads: {list(s['threads'])}")
+    for name in THREADS:
+        t, k = s["threads"][name], kind(name)
+        wanted = KEYS[k] | COMMON | set(HISTOGRAMS[k]) | (QUEUE if k in ("crypto", "udp-tx", "tun-tx") else set())
+        check(wanted <= set(t), f"{name} lacks {wanted - set(t)}")
+        for h, total in HISTOGRAMS[k].items():
+            check(list(t[h]) == BOUNDS, f"{name} {h}: {t[h]}")
+            if total:
+                check(sum(t[h].values()) == t[total], f"{name} {h}: {t[h]} for {t[total]} {total}")
+        check(all(v >= 0 for v in t.values() if isinstance(v, int)), t)
+    check(all(isinstance(v, int) for v in s["drops"].values()) and len(s["drops"]) > 30, s["drops"])
+
+
+def stats(t, *args, ok=True):
+    return t.a.node.run(t.a.daemon.program.path, "stats", "wg0", *args, ok=ok)
+
+
+def in_node(node, *command):
+    return node.popen(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@case(ours=True)
+def stats_histograms_add_up(sluice):
+    t = Tunnel(sluice, sluice)
+    ping(t.n1, "10.0.0.2", count=20, interval=0.02)
+    s = json.loads(stats(t, "--json").stdout)
+    check_totals(s)
+    threads = s["threads"]
+    check(sum(threads[f"tun-rx{i}"]["read_packets"] for i in (0, 1)) >= 20, threads)
+    check(threads["crypto"]["segments"] >= 20 and threads["udp-tx"]["datagrams"] >= 20, threads)
+    check(sum(int(b) * n for b, n in threads["udp-tx"]["gso_segments"].items() if b != "inf") >= threads["udp-tx"]["datagrams"], threads["udp-tx"])
+    check(threads["crypto"]["wakes"] > 0 and sum(threads[f"tun-rx{i}"]["wakes_given"] for i in (0, 1)) > 0, "nobody was woken")
+    check(sum(t["cpu_ns"] for t in threads.values()) <= s["process"]["cpu_ns"] * 1.1, "threads used more than the process")
+    check("interval" not in s and "bottleneck" not in s, "rates without an interval")
+
+
+@case(ours=True)
+def stats_shows_peers_as_wg_does_and_no_secret(sluice):
+    t = Tunnel(sluice, sluice)
+    t.a.daemon.set("peer", t.b.public, "persistent-keepalive 25")
+    ping(t.n1, "10.0.0.2", count=3)
+    _, peers = t.a.daemon.dump()
+    text, document = stats(t).stdout, stats(t, "--json").stdout
+    (p,) = json.loads(document)["peers"]
+    w = peers[t.b.public]
+    check(p["public_key"] == t.b.public and p["endpoint"] == w["endpoint"], p)
+    check(set(p["allowed_ips"]) == set(w["allowed_ips"].split(",")), p)
+    check(p["latest_handshake"] == w["latest_handshake"] and p["persistent_keepalive"] == 25, p)
+    check(p["rx_bytes"] >= w["rx"] > 0 and p["tx_bytes"] >= w["tx"] > 0, (p, w))
+    for word in (f"peer: {t.b.public}", f"endpoint: {w['endpoint']}", "latest handshake:", "persistent keepalive: every 25 seconds"):
+        check(word in text, f"{word} is not in {text}")
+    for secret in (t.a.private, t.b.private):
+        check(secret not in text + document and bytes_hex(secret) not in (text + document).lower(), "a secret key is shown")
+
+
+def bytes_hex(key):
+    import base64
+
+    return base64.b64decode(key).hex()
+
+
+@case(ours=True)
+def stats_of_an_interval_name_the_stage(sluice):
+    t = Tunnel(sluice, sluice)
+    idle = json.loads(stats(t, "--json", "--interval", "0.3").stdout)
+    check_totals(idle)
+    check(0.25 < idle["interval"]["seconds"] < 5, idle["interval"])
+    check(set(idle["interval"]["threads"]) == set(THREADS) | {"control"}, idle["interval"])
+    check(all(set(r) == RATES for r in idle["interval"]["threads"].values()), idle["interval"])
+    load = in_node(t.n1, "ping", "-f", "-q", "-w", 4, "10.0.0.2")
+    busy = json.loads(stats(t, "--json", "--interval", "1").stdout)
+    text = stats(t, "--interval", "0.5").stdout
+    load.communicate()
+    r = busy["interval"]["threads"]
+    check(r["crypto"]["packets_per_s"] > 100 and r["crypto"]["cpu_percent"] > 0, r)
+    check(set(busy["bottleneck"]) == {"stage", "sentence"}, busy["bottleneck"])
+    check(re.fullmatch(r"[A-Za-z][^\n]+\.", busy["bottleneck"]["sentence"]), busy["bottleneck"])
+    check(busy["bottleneck"]["stage"] in (None, "machine", "network", "control") + THREADS, busy["bottleneck"])
+    check("idle" not in busy["bottleneck"]["sentence"], busy["bottleneck"])
+    for thread in THREADS:
+        check(re.search(rf"^{thread} +\d", text, re.M), text)
+    check(re.search(r"(saturated|falls behind|No stage)[^\n]*\.\n", text), text)
+
+
+@case(ours=True)
+def stats_watched_as_json_lines_until_interrupted(sluice):
+    t = Tunnel(sluice, sluice)
+    p = in_node(t.a.node, sluice.path, "stats", "wg0", "--watch", "--json", "--interval", "0.2")
+    lines = [p.stdout.readline() for _ in range(3)]
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=5)
+    check(p.returncode == 0 and not err, (p.returncode, err))
+    documents = [json.loads(line) for line in lines]
+    for d in documents:
+        check_totals(d)
+        check(d["interval"]["seconds"] < 2 and d["bottleneck"]["sentence"], d["interval"])
+    times = [d["process"]["time_ns"] for d in documents]
+    check(times == sorted(set(times)), times)
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, node, *command, term="xterm", rows=40, columns=132):
+        import fcntl
+        import struct
+        import termios
+
+        self.fd, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process = node.popen("env", f"TERM={term}", *command, stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        self.text = ""
+
+    def read_until(self, condition, seconds):
+        end = time.monotonic() + seconds
+        while not condition(self.text) and time.monotonic() < end:
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.text += os.read(self.fd, 65536).decode()
+                except OSError:
+                    break
+        check(condition(self.text), repr(self.text))
+
+
+@case(ours=True)
+def stats_watch_refreshes_in_place_and_ends_on_interrupt(sluice):
+    t = Tunnel(sluice, sluice)
+    # Lower than the frame and narrower than its rows.
+    term = Terminal(t.a.node, sluice.path, "stats", "wg0", "--watch", "--interval", "0.2", rows=8, columns=50)
+    term.read_until(lambda s: s.count("thread") >= 3, 10)
+    term.process.send_signal(signal.SIGINT)
+    check(term.process.wait(5) == 0, "status of an interrupted watch")
+    frames = re.split(r"\r\x1b\[J", term.text)[1:]
+    check(len(frames) >= 3 and term.text.count("\x1b[7A") == len(frames) - 1, repr(term.text))
+    for f in frames[:-1]:
+        rows = f.replace("\x1b[7A", "").split("\r\n")
+        check(len(rows) == 8 and rows[-1] == "" and all(len(r) < 50 for r in rows), rows)
+
+
+@case(ours=True)
+def stats_watch_on_a_terminal_that_cannot_move_its_cursor(sluice):
+    t = Tunnel(sluice, sluice)
+    term = Terminal(t.a.node, sluice.path, "stats", "wg0", "--watch", "--interval", "0.1", term="dumb")
+    term.read_until(lambda s: s.count("thread") >= 2, 10)
+    check("\x1b" not in term.text, repr(term.text))
+    term.process.send_signal(signal.SIGTERM)
+    check(term.process.wait(5) == 0, "status of a terminated watch")
+
+
+@case(ours=True)
+def stats_watch_ends_with_the_gateway(sluice):
+    t = Tunnel(sluice, sluice)
+    p = in_node(t.a.node, sluice.path, "stats", "wg0", "--watch", "--interval", "60")
+    time.sleep(0.5)
+    check(p.poll() is None, "it ended at once")
+    t.a.daemon.stop()
+    out, err = p.communicate(timeout=5)
+    check(p.returncode == 0 and b"wg0 has ended" in encoded(err), (p.returncode, err))
+
+
+@case(ours=True)
+def stats_interval_fails_when_the_gateway_ends_meanwhile(sluice):
+    t = Tunnel(sluice, sluice)
+    p = in_node(t.a.node, sluice.path, "stats", "wg0", "--interval", "60")
+    time.sleep(0.5)
+    t.a.daemon.stop()
+    out, err = p.communicate(timeout=5)
+    check(p.returncode == 1 and b"wg0 has ended meanwhile" in encoded(err) and not out, (p.returncode, out, err))
+
+
+def encoded(text):
+    return text.encode() if isinstance(text, str) else text
+
+
+@case(ours=True)
+def stats_refuses_wrong_arguments(sluice):
+    t = Tunnel(sluice, sluice, peers=False)
+    for args, word in ((("--interval", "0"), "0.1"), (("--interval", "x"), "number of seconds"), (("--interval",), "value"),
+                       (("--fast",), "unknown option"), (("--watch=1",), "takes no value"), (("wg1",), "unexpected")):
+        p = stats(t, *args, ok=False)
+        check(p.returncode == 1 and word in p.stdout and p.stdout.count("\n") == 1, (args, p.returncode, p.stdout))
+    for args in ((), ("--watch",), ("--json",), ("--interval", "1")):
+        p = t.a.node.run(sluice.path, "stats", "nosuch0", *args, ok=False)
+        check(p.returncode == 1 and "no sluice serves nosuch0" in p.stdout and p.stdout.count("\n") == 1, (args, p.returncode, p.stdout))
