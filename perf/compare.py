@@ -559,7 +559,10 @@ def main():
         return 1
     os.makedirs(out, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sluice-compare-") as tempfile.tempdir:  # logs of the daemons
-        return lib.sandbox(lambda: measure(o, peers, out))
+        status = lib.sandbox(lambda: measure(o, peers, out))
+    if status == 130:
+        say("interrupted; nothing is left behind")
+    return status
 
 
 if __name__ == "__main__":
