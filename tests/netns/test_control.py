@@ -363,6 +363,64 @@ def ends_under_full_load(sluice):
             p.wait()
 
 
+@case(timeout=60)
+def ends_while_clients_and_handshakes_are_under_way(sluice):
+    """Closing, configuration and handshakes wait for nobody in a circle."""
+    t = Tunnel(sluice, sluice)
+    d, stop = t.a.daemon, threading.Event()
+    keys = [pubkey(genkey()) for _ in range(8)]
+
+    def configure(n):
+        while not stop.is_set():
+            try:
+                with d.connect(2) as c:
+                    for i, key in enumerate(keys):
+                        # Every one of them begins a handshake, and a third changes sockets or keys under it.
+                        c.sendall(f"set=1\npublic_key={hexkey(key)}\nendpoint=192.0.2.2:{t.b.port}\npersistent_keepalive_interval=1\n"
+                                  f"allowed_ip=10.{n}.{i}.0/24\n\n".encode())
+                        c.sendall((f"set=1\npublic_key={hexkey(key)}\nremove=true\n\n", f"set=1\nlisten_port={42000 + 10 * n + i}\n\n",
+                                   f"set=1\nprivate_key={os.urandom(32).hex()}\n\nget=1\n\n")[(n + i) % 3].encode())
+                        c.recv(1 << 16)
+            except OSError:
+                time.sleep(0.001)
+
+    threads = [threading.Thread(target=configure, args=(n,), daemon=True) for n in range(1, 4)]
+    for x in threads:
+        x.start()
+    try:
+        for how in ("SIGTERM", "delete", "SIGINT", "socket") * 2:
+            time.sleep(0.3)
+            t.n1.ip("link set wg0 down")
+            t.n1.ip("link set wg0 up")
+            time.sleep(0.1)
+            if how == "delete":
+                t.n1.ip("link del wg0")
+                d.wait_end(5)
+            elif how == "socket":
+                os.unlink(d.socket_path)
+                d.wait_end(5)
+            else:
+                d.stop(getattr(signal, how), timeout=5)
+            wait_until(lambda: not t.n1.has_link("wg0"), 5, "the end of the interface")
+            d.start()
+            d.set_private_key(t.a.private)
+            t.n1.ip("link set wg0 up")
+    finally:
+        stop.set()
+        for x in threads:
+            x.join()
+
+
+@case()
+def starts_where_system_controls_are_read_only(sluice):
+    """As in a container without privilege over its host."""
+    node = Node("alone")
+    node.sh("mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys")
+    check(node.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward", ok=False).returncode != 0, "the controls can be written")
+    s = Site(node, sluice, ("10.0.0.1/24",), port=51820)
+    equal(s.daemon.dump()[0]["listen_port"], "51820", "listen port")
+
+
 @case()
 def goes_to_the_background_when_its_socket_answers(sluice):
     node = Node("alone")
@@ -514,6 +572,7 @@ def the_log_never_shows_a_key(sluice):
     for secret in (t.a.private, t.b.private, psk):
         check(secret not in text and hexkey(secret) not in text.lower(), "a secret key is in the log")
     check("5ec2e7" not in text.lower(), "payload is in the log")
+    check(f"peer({t.b.public[:4]}...{t.b.public[39:43]})" in text and "?" not in text, f"names of peers are to be readable: {text}")
 
 
 @case(ours=True)
