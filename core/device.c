@@ -29,7 +29,6 @@ int device_init(struct device *dev, unsigned nr_decrypt_threads, uint32_t mtu)
 
 	assert(nr_decrypt_threads);
 	memset(dev, 0, sizeof(*dev));
-	dev->nr_decrypt_threads = nr_decrypt_threads;
 	atomic_init(&dev->mtu, mtu);
 	CDS_INIT_LIST_HEAD(&dev->peers);
 	allowed_ips_init(&dev->allowed_ips);
@@ -50,6 +49,8 @@ int device_init(struct device *dev, unsigned nr_decrypt_threads, uint32_t mtu)
 		err = -ENOMEM;
 		goto err_indices;
 	}
+	/* Last: it tells device_done()'s caller that there is something to end. */
+	dev->nr_decrypt_threads = nr_decrypt_threads;
 	return 0;
 
 err_indices:
@@ -139,7 +140,7 @@ void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_
 		handshake_clear(dev, peer);
 		secret_zero(peer->handshake.static_static, sizeof(peer->handshake.static_static));
 		peer->handshake.has_static_static = false;
-		peer->last_handshake_sent_ns = 0;
+		peer->initiation_held_until_ns = 0;
 		if (peer->persistent_keepalive_s || peer->staged_first)
 			handshake_initiate(dev, peer, false);
 	}
@@ -293,7 +294,7 @@ static void reset_peer(struct device *dev, struct peer *peer)
 	egress_purge_staged(dev, peer);
 	handshake_clear(dev, peer);
 	timers_cancel_all(dev, peer);
-	peer->last_handshake_sent_ns = 0;
+	peer->initiation_held_until_ns = 0;
 	peer->first_unanswered_tx_ns = 0;
 	peer_take_roamed(peer);
 	atomic_store_explicit(&peer->wants_rx_note, true, memory_order_relaxed);

@@ -6,6 +6,7 @@
 #define DROP_REASONS(X)                                                                                      \
 	X(EGRESS_MALFORMED, "egress_malformed",                                                              \
 		"packet read from TUN is not valid IP or has bad offload fields")                            \
+	X(EGRESS_TOO_LONG, "egress_too_long", "sealed, the packet would not fit a UDP datagram")             \
 	X(EGRESS_NO_PEER, "egress_no_peer", "destination is in no peer's allowed IPs")                       \
 	X(EGRESS_NO_ENDPOINT, "egress_no_endpoint", "peer has no known endpoint")                            \
 	X(EGRESS_STAGED_OVERFLOW, "egress_staged_overflow",                                                  \

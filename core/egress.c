@@ -11,6 +11,8 @@
 #define ICMP_INTERVAL_NS (10 * NS_PER_MS)
 #define ICMP_BURST_NS (50 * ICMP_INTERVAL_NS)
 #define UNREACHABLE_BYTES_MAX 1280
+/* The longest IP packet that, padded and sealed, is a datagram: an MTU can be set beyond it. */
+#define SEGMENT_BYTES_MAX (GSO_BYTES_MAX - WIRE_DATA_OVERHEAD - 15)
 
 struct staged_packet {
 	struct staged_packet *next;
@@ -78,6 +80,11 @@ void egress_train(struct egress *e, struct train *train)
 		}
 		if (unlikely(split_begin(&e->split, data, p, mtu))) {
 			drop(dev->drops, DROP_EGRESS_MALFORMED, 1);
+			continue;
+		}
+
+		if (unlikely(e->split.max_segment > SEGMENT_BYTES_MAX)) {
+			drop(dev->drops, DROP_EGRESS_TOO_LONG, e->split.nr);
 			continue;
 		}
 

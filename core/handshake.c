@@ -58,11 +58,11 @@ void handshake_initiate(struct device *dev, struct peer *peer, bool is_retry)
 		return;
 	if (!is_retry)
 		peer->handshake_attempts = 0;
-	if (peer->last_handshake_sent_ns && dev->now_ns - peer->last_handshake_sent_ns < REKEY_TIMEOUT_NS)
+	if (dev->now_ns < peer->initiation_held_until_ns)
 		return;
 	/* Before anything can fail, so that failing costs a key agreement every five seconds, not one a
 	 * packet. */
-	peer->last_handshake_sent_ns = dev->now_ns;
+	peer->initiation_held_until_ns = timers_jittered(dev, REKEY_TIMEOUT_NS);
 
 	drop_handshake_index(dev, peer);
 	peer->handshake_index = index_table_add(&dev->indices, peer, peer->owner);
@@ -86,7 +86,7 @@ void handshake_initiate(struct device *dev, struct peer *peer, bool is_retry)
 		counter_add(&dev->counters.rekeys, 1);
 	sign_and_send(dev, peer, &msg, sizeof(msg));
 	counter_add(&dev->counters.initiations_sent, 1);
-	timers_arm(dev, peer, TIMER_RETRANSMIT_HANDSHAKE, timers_jittered(dev, REKEY_TIMEOUT_NS));
+	timers_arm(dev, peer, TIMER_RETRANSMIT_HANDSHAKE, peer->initiation_held_until_ns);
 	secret_zero(&msg, sizeof(msg));
 }
 
@@ -239,7 +239,8 @@ static void send_response(struct device *dev, struct peer *peer)
 	struct wire_response msg;
 	char name[PEER_NAME_BYTES];
 
-	peer->last_handshake_sent_ns = dev->now_ns;
+	/* With jitter: two ends whose initiations crossed would otherwise cross again for ever. */
+	peer->initiation_held_until_ns = timers_jittered(dev, REKEY_TIMEOUT_NS);
 	/* An initiation of our own that was under way is void: its state is the responder's now. */
 	drop_handshake_index(dev, peer);
 	peer->handshake_index = index_table_add(&dev->indices, peer, peer->owner);

@@ -167,11 +167,15 @@ int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, st
 {
 	*in = (struct ingress){.dev = dev, .drops = drops, .aead = aead, .queue = queue, .notes = notes};
 	in->segs = calloc(INGRESS_SEGS_MAX, sizeof(*in->segs));
-	if (!in->segs)
+	if (!in->segs) {
+		*in = (struct ingress){0};
 		return -ENOMEM;
+	}
 	const int err = coalesce_init(&in->coalesce, write_frame, in);
-	if (err)
+	if (err) {
 		free(in->segs);
+		*in = (struct ingress){0};
+	}
 	return err;
 }
 
@@ -363,9 +367,12 @@ static void note_received(
 	 * first_unanswered_rx_ns: one of the two sides sees the other's store.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (unlikely(atomic_load_explicit(&peer->wants_rx_note, memory_order_relaxed)) &&
-		mpsc_push(in->notes, note_encode(NOTE_DATA_RECEIVED, k->local_index)))
-		atomic_store_explicit(&peer->wants_rx_note, false, memory_order_relaxed);
+	if (likely(!atomic_load_explicit(&peer->wants_rx_note, memory_order_relaxed)))
+		return;
+	/* Lowered first: after the push the crypto thread may raise it again at any time. */
+	atomic_store_explicit(&peer->wants_rx_note, false, memory_order_relaxed);
+	if (unlikely(!mpsc_push(in->notes, note_encode(NOTE_DATA_RECEIVED, k->local_index))))
+		atomic_store_explicit(&peer->wants_rx_note, true, memory_order_relaxed);
 }
 
 /* The coalescer's output, in order. */

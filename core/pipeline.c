@@ -385,7 +385,9 @@ static struct udp_batch *wait_batch(void *arg)
 static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
 {
 	struct crypto *c = arg;
-	struct tun_queue *queue = c->pipeline->config.queues[0];
+	/* Beside the queue's own writer: the device takes both, and a lost count is all that can come of it.
+	 */
+	struct tun_queue *queue = c->pipeline->tun_rx[0].queue;
 	struct tun_frame frame = {.len = len, .nr_iov = 2};
 
 	frame.iov[1] = (struct iovec){.iov_base = packet, .iov_len = len};

@@ -8,11 +8,27 @@ static bool train_full(const struct train *t)
 	return t->nr == TRAIN_PACKETS_MAX || t->used > TRAIN_BYTES - TRAIN_READ_ROOM;
 }
 
+/* Reads into the train, sleeping until there is something. Packets, or -errno. */
+static int fill(struct tun_rx *self, struct train *train, bool more)
+{
+	struct tun_queue *queue = self->queue;
+	int nr = 0;
+
+	if (more || park_give_way())
+		nr = queue->ops->recv_many(queue, train);
+	while (!nr) {
+		counter_add(&self->counters.polls, 1);
+		nr = queue->ops->recv_wait(queue);
+		if (!nr)
+			nr = queue->ops->recv_many(queue, train);
+	}
+	return nr;
+}
+
 void *tun_rx_run(void *arg)
 {
 	struct tun_rx *self = arg;
 	struct pipeline *p = self->pipeline;
-	struct tun_queue *queue = self->queue;
 	bool more = false; /* the last train filled up: there is probably more to read */
 	int err = 0;
 
@@ -29,19 +45,9 @@ void *tun_rx_run(void *arg)
 		}
 		train_reset(train);
 
-		int nr = 0;
-		while (!nr && !err) {
-			if (!more) {
-				counter_add(&self->counters.polls, 1);
-				err = queue->ops->recv_wait(queue);
-			}
-			more = false;
-			if (!err)
-				nr = queue->ops->recv_many(queue, train);
-			if (nr < 0)
-				err = nr;
-		}
-		if (err) {
+		const int nr = fill(self, train, more);
+		if (nr < 0) {
+			err = nr;
 			pool_put(train);
 			break;
 		}

@@ -29,7 +29,7 @@ void tun_tx_drain(struct tun_tx *self)
 
 	if (waiting)
 		histogram_add(&self->counters.queue_seen, waiting);
-	while ((view = spsc_pop(self->views))) {
+	while (!pipeline_stopping(self->pipeline) && (view = spsc_pop(self->views))) {
 		ingress_open(&self->ingress, view, clock_boottime_ns());
 		ingress_view_put(view);
 		rcu_quiescent_state();

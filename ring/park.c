@@ -22,7 +22,7 @@ static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *wor
 	const struct timespec *backoff);
 static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word);
 static bool spin(const struct park *park, uint32_t ticket);
-static unsigned usable_cpus(void);
+static bool few_cpus(void);
 
 void park_init(struct park *park)
 {
@@ -37,8 +37,7 @@ void park_init(struct park *park)
 	 * before.
 	 */
 	park->ops.busy_loop_iter = 1;
-	/* On one or two CPUs, spinning takes the time from the thread that is waited for. */
-	park->spin_looks = usable_cpus() > 2 ? SPIN_LOOKS : 0;
+	park->spin_looks = few_cpus() ? 0 : SPIN_LOOKS;
 }
 
 uint32_t park_ticket(const struct park *park)
@@ -91,6 +90,14 @@ void park_count_wakes(counter_t *given)
 	wakes_given = given;
 }
 
+bool park_give_way(void)
+{
+	if (!few_cpus())
+		return false;
+	sched_yield();
+	return true;
+}
+
 uint64_t park_clock_ns(void)
 {
 	struct timespec now;
@@ -134,6 +141,8 @@ static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word)
 
 static bool spin(const struct park *park, uint32_t ticket)
 {
+	if (!park->spin_looks && park_give_way())
+		return ck_ec32_value(&park->event_count) != ticket;
 	for (unsigned i = 0; i < park->spin_looks; i++) {
 		if (ck_ec32_value(&park->event_count) != ticket)
 			return true;
@@ -142,14 +151,20 @@ static bool spin(const struct park *park, uint32_t ticket)
 	return false;
 }
 
-/* CPUs that this process may run on, which a container often limits further than what is online. */
-static unsigned usable_cpus(void)
+/*
+ * Are there so few CPUs that spinning would take the time from the very thread that is waited for? Counts
+ * those that this process may run on, which a container often limits further than what is online.
+ */
+static bool few_cpus(void)
 {
+	static _Atomic int few = -1;
+	int known = atomic_load_explicit(&few, memory_order_relaxed);
 	cpu_set_t set;
-	long online = sysconf(_SC_NPROCESSORS_ONLN);
 
-	/* Fails only where there are more CPUs than the set can name. */
-	if (sched_getaffinity(0, sizeof(set), &set) == 0)
-		return (unsigned)CPU_COUNT(&set);
-	return online > 0 ? (unsigned)online : 1;
+	if (unlikely(known < 0)) {
+		/* The call fails only where there are more CPUs than the set can name. */
+		known = !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) <= 2;
+		atomic_store_explicit(&few, known, memory_order_relaxed);
+	}
+	return known;
 }

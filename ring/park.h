@@ -22,7 +22,7 @@
 struct park {
 	CACHE_ALIGNED struct ck_ec32 event_count;
 	struct ck_ec_ops ops;		/* per park, so that its callbacks find these counters */
-	unsigned spin_looks;		/* looks at the event count before sleeping; 0 with one or two CPUs */
+	unsigned spin_looks;		/* looks at the event count before sleeping; 0: gives way instead */
 	counter_t parks;		/* times the owner slept; written by the owner */
 	_Atomic uint64_t wakes;		/* futex wakes given to the owner; written by any waker */
 };
@@ -48,6 +48,12 @@ void park_wake(struct park *park);
  * NULL: nowhere, which is what every thread starts with.
  */
 void park_count_wakes(counter_t *given);
+
+/*
+ * Any thread that is about to sleep for more work. On one or two CPUs lets what else is runnable go first, which
+ * often brings that work and saves a sleep and a wake-up; then true: look once more. Elsewhere false.
+ */
+bool park_give_way(void);
 
 /* CLOCK_MONOTONIC in nanoseconds, the clock of the deadlines above. */
 uint64_t park_clock_ns(void);

@@ -1,9 +1,9 @@
 #include "udp/gso_queue.h"
 
-static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos);
+static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint);
 static struct udp_batch *open_batch(
 	struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t segment_len);
-static bool fits(const struct udp_batch *batch, uint32_t len);
+static bool fits(const struct udp_batch *batch, uint8_t tos, uint32_t len);
 static void seal_newest_used(struct gso_queue *q);
 static void deliver_sealed(struct gso_queue *q);
 static void deliver_until(struct gso_queue *q, struct udp_batch *rest);
@@ -29,8 +29,8 @@ uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, ui
 	if (q->flush_threshold && q->nr_sealed >= q->flush_threshold)
 		deliver_sealed(q);
 
-	batch = find_open(q, endpoint, tos);
-	if (batch && !fits(batch, len)) {
+	batch = find_open(q, endpoint);
+	if (batch && !fits(batch, tos, len)) {
 		seal_newest_used(q);
 		batch = NULL;
 	}
@@ -56,18 +56,14 @@ void gso_queue_flush(struct gso_queue *q)
 	deliver_until(q, NULL);
 }
 
-static bool same_connection(const struct udp_batch *batch, const struct endpoint *endpoint, uint8_t tos)
-{
-	return batch->tos == tos && endpoint_equal(&batch->endpoint, endpoint);
-}
-
-/* The batch that a datagram of this connection may be appended to, moved to the end of open[]; NULL none. */
-static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos)
+/* The newest batch of this connection, if a datagram may still be appended, moved to the end of open[]; NULL
+ * none. */
+static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint)
 {
 	for (unsigned i = q->nr_open; i--;) {
 		struct udp_batch *batch = q->open[i];
 
-		if (same_connection(batch, endpoint, tos)) {
+		if (endpoint_equal(&batch->endpoint, endpoint)) {
 			q->open[i] = q->open[q->nr_open - 1];
 			q->open[q->nr_open - 1] = batch;
 			return batch;
@@ -76,9 +72,9 @@ static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *e
 	return NULL;
 }
 
-static bool fits(const struct udp_batch *batch, uint32_t len)
+static bool fits(const struct udp_batch *batch, uint8_t tos, uint32_t len)
 {
-	return len <= batch->segment_len && batch->len + len <= GSO_BYTES_MAX;
+	return batch->tos == tos && len <= batch->segment_len && batch->len + len <= GSO_BYTES_MAX;
 }
 
 static struct udp_batch *open_batch(

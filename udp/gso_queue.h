@@ -2,10 +2,11 @@
  * The ordered GSO queue: sealed datagrams gather here, in send order, in batches that one sendmsg with
  * UDP_SEGMENT can carry. Owned by the crypto thread; the cipher writes straight into the slots.
  *
- * A batch belongs to one connection: (source pin, destination, traffic class byte). A datagram is appended
- * only to the newest batch of its connection, and only if it is not longer than that batch's segments; a
- * shorter one is appended and seals the batch. Batches leave in the order in which they were opened, so
- * datagrams of a connection never pass each other. Caps: GSO_SEGMENTS_MAX segments and GSO_BYTES_MAX bytes.
+ * A batch belongs to one connection (source pin, destination) and has one traffic class byte. A datagram is
+ * appended only to the newest batch of its connection, and only if that has its class and it is not longer
+ * than that batch's segments; a shorter one is appended and seals the batch. Batches leave in the order in
+ * which they were opened, so datagrams of a connection never pass each other: not even those of a flow that a
+ * router has begun to mark. Caps: GSO_SEGMENTS_MAX segments and GSO_BYTES_MAX bytes.
  */
 #pragma once
 

@@ -385,7 +385,7 @@ Test(handshake, initiations_are_held_5_s_after_the_last_one)
 	pair_skip(&p, SECONDS(5) - 1);
 	initiate(p.a);
 	expect_silence(p.a);
-	pair_skip(&p, 1);
+	pair_skip(&p, REKEY_TIMEOUT_JITTER_NS + 1);
 	initiate(p.a);
 	free(expect_sent(p.a, WIRE_INITIATION));
 }
@@ -395,12 +395,32 @@ Test(handshake, initiations_are_held_5_s_after_a_response_too)
 	initiate(p.b);
 	receive_and_free(p.a, expect_sent(p.b, WIRE_INITIATION));
 	free(expect_sent(p.a, WIRE_RESPONSE));
-	pair_skip(&p, SECONDS(4.9));
+	pair_skip(&p, SECONDS(5) - 1);
 	initiate(p.a);
 	expect_silence(p.a);
-	pair_skip(&p, SECONDS(0.1));
+	pair_skip(&p, REKEY_TIMEOUT_JITTER_NS + 1);
 	initiate(p.a);
 	free(expect_sent(p.a, WIRE_INITIATION));
+}
+
+/* Else two ends whose initiations crossed would hold and start again in step, and cross for ever. */
+Test(handshake, the_hold_after_a_response_is_jittered)
+{
+	uint64_t least = UINT64_MAX, most = 0;
+
+	for (unsigned i = 0; i < 32; i++) {
+		initiate(p.b);
+		receive_and_free(p.a, expect_sent(p.b, WIRE_INITIATION));
+		free(expect_sent(p.a, WIRE_RESPONSE));
+		const uint64_t hold_ns = p.pb->initiation_held_until_ns - p.now_ns;
+
+		cr_assert(
+			hold_ns >= REKEY_TIMEOUT_NS && hold_ns <= REKEY_TIMEOUT_NS + REKEY_TIMEOUT_JITTER_NS);
+		least = MIN(least, hold_ns);
+		most = MAX(most, hold_ns);
+		pair_skip(&p, SECONDS(6));
+	}
+	cr_assert(most - least > REKEY_TIMEOUT_JITTER_NS / 10);
 }
 
 Test(handshake, a_wall_clock_set_back_does_not_silence_us)
@@ -579,7 +599,7 @@ Test(handshake, under_load_each_source_is_limited_even_with_a_valid_mac2)
 	/* All within a second: the hold is lifted for the test. */
 	for (unsigned i = 0; i < 50; i++) {
 		pair_skip(&p, 20 * NS_PER_MS);
-		p.pb->last_handshake_sent_ns = 0;
+		p.pb->initiation_held_until_ns = 0;
 		initiate(p.a);
 		receive_and_free(p.b, expect_sent(p.a, WIRE_INITIATION));
 		answered += discard_sent(p.b, WIRE_RESPONSE);
@@ -594,7 +614,7 @@ Test(handshake, without_load_nobody_is_limited)
 {
 	for (unsigned i = 0; i < 50; i++) {
 		pair_skip(&p, 20 * NS_PER_MS);
-		p.pb->last_handshake_sent_ns = 0;
+		p.pb->initiation_held_until_ns = 0;
 		initiate(p.a);
 		receive_and_free(p.b, expect_sent(p.a, WIRE_INITIATION));
 		free(expect_sent(p.b, WIRE_RESPONSE));

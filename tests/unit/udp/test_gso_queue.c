@@ -13,6 +13,7 @@
 struct delivery {
 	unsigned connection;
 	unsigned nr;
+	uint8_t tos;
 	uint32_t id[GSO_SEGMENTS_MAX], len[GSO_SEGMENTS_MAX];
 };
 
@@ -21,13 +22,13 @@ static struct gso_queue queue;
 static struct delivery *delivery;
 static unsigned nr_deliveries;
 static struct endpoint connection[CONNECTIONS];
-static uint8_t connection_tos[CONNECTIONS];
+static uint8_t tos; /* of what enqueue() adds next */
 static unsigned waits, held_while_waiting;
 
 static unsigned connection_of(const struct udp_batch *batch)
 {
 	for (unsigned i = 0; i < CONNECTIONS; i++)
-		if (endpoint_equal(&connection[i], &batch->endpoint) && connection_tos[i] == batch->tos)
+		if (endpoint_equal(&connection[i], &batch->endpoint))
 			return i;
 	cr_assert_fail("a batch of no connection");
 	return 0;
@@ -46,6 +47,7 @@ static void deliver(void *arg, struct udp_batch *batch)
 	cr_assert(batch->len >= 1 && batch->len <= GSO_BYTES_MAX);
 	d->connection = connection_of(batch);
 	d->nr = batch->nr;
+	d->tos = batch->tos;
 	for (unsigned i = 0; i < batch->nr; i++) {
 		uint32_t len = MIN(batch->segment_len, batch->len - offset);
 
@@ -81,11 +83,10 @@ static void setup_pool(unsigned batches)
 	for (unsigned i = 0; i < CONNECTIONS; i++) {
 		char text[32];
 
-		snprintf(text, sizeof(text), i % 2 ? "[2001:db8::%u]:51820" : "192.0.2.%u:51820", 1 + i / 4);
+		snprintf(text, sizeof(text), i % 2 ? "[2001:db8::%u]:51820" : "192.0.2.%u:51820", 1 + i / 2);
 		connection[i] = endpoint_of(text);
-		/* Neighbours differ in the traffic class only. */
-		connection_tos[i] = (uint8_t)(i / 2 % 2);
 	}
+	tos = 0;
 	gso_queue_init(&queue, &pool, deliver, wait_for_batch, &queue);
 }
 
@@ -105,7 +106,7 @@ TestSuite(gso_queue, .init = setup, .fini = teardown);
 
 static void enqueue(unsigned conn, uint32_t len, uint32_t id)
 {
-	uint8_t *slot = gso_queue_slot(&queue, &connection[conn], connection_tos[conn], len);
+	uint8_t *slot = gso_queue_slot(&queue, &connection[conn], tos, len);
 
 	cr_assert_not_null(slot);
 	datagram_fill(slot, len, id);
@@ -147,7 +148,6 @@ Test(gso_queue, batches_interleaved_connections_as_if_alone)
 	for (unsigned i = 0; i < ARRAY_LEN(mixed_sizes); i++) {
 		enqueue(0, mixed_sizes[i], i);
 		enqueue(1, mixed_sizes[i], 100 + i);
-		/* The same destination, another traffic class. */
 		enqueue(2, mixed_sizes[i], 200 + i);
 	}
 	gso_queue_flush(&queue);
@@ -166,6 +166,24 @@ Test(gso_queue, batches_bursts_of_two_connections_as_if_alone)
 	gso_queue_flush(&queue);
 	cr_assert_str_eq(shape(0), MIXED_SHAPE);
 	cr_assert_str_eq(shape(1), MIXED_SHAPE);
+}
+
+Test(gso_queue, a_change_of_traffic_class_seals_and_keeps_the_order)
+{
+	/* A router on the way here marks the second datagram of a flow. */
+	static const uint8_t marks[] = {2, 3, 2, 2, 3, 3};
+
+	for (unsigned i = 0; i < ARRAY_LEN(marks); i++) {
+		tos = marks[i];
+		enqueue(0, 1000, i);
+	}
+	gso_queue_flush(&queue);
+	cr_assert_str_eq(shape(0), "(1000)(1000)(1000 1000)(1000 1000)");
+	for (unsigned i = 0, id = 0; i < nr_deliveries; i++)
+		for (unsigned k = 0; k < delivery[i].nr; k++, id++) {
+			cr_assert_eq(delivery[i].id[k], id);
+			cr_assert_eq(delivery[i].tos, marks[id]);
+		}
 }
 
 Test(gso_queue, separates_source_pins)
@@ -352,6 +370,7 @@ Test(gso_queue, drops_and_counts_when_the_wait_is_cancelled, .init = setup_small
 struct model_batch {
 	unsigned connection, nr;
 	uint32_t segment_len, len;
+	uint8_t tos;
 	bool closed, gone;
 	uint32_t id[GSO_SEGMENTS_MAX];
 };
@@ -375,7 +394,8 @@ static void model_add(unsigned conn, uint32_t len, uint32_t id)
 			newest = &model[i];
 		nr_open += !model[i].closed;
 	}
-	if (newest && !newest->closed && (len > newest->segment_len || newest->len + len > GSO_BYTES_MAX)) {
+	if (newest && !newest->closed &&
+		(tos != newest->tos || len > newest->segment_len || newest->len + len > GSO_BYTES_MAX)) {
 		newest->closed = true;
 		nr_open--;
 	}
@@ -383,7 +403,7 @@ static void model_add(unsigned conn, uint32_t len, uint32_t id)
 		if (nr_open == GSO_CONNECTIONS_MAX)
 			model_flush();
 		newest = &model[nr_model++];
-		*newest = (struct model_batch){.connection = conn, .segment_len = len};
+		*newest = (struct model_batch){.connection = conn, .segment_len = len, .tos = tos};
 	}
 	newest->id[newest->nr++] = id;
 	newest->len += len;
@@ -420,6 +440,8 @@ Test(gso_queue, equals_naive_model_on_random_input, .timeout = 120)
 
 			if (!random_below(4))
 				conn = random_below(connections);
+			if (!random_below(20))
+				tos = (uint8_t)random_below(4);
 			/* Keep below the pool, so that the pool's own flush does not show here. */
 			if (!random_below(100) || pool_in_use(&pool) > 250) {
 				gso_queue_flush(&queue);
@@ -434,6 +456,7 @@ Test(gso_queue, equals_naive_model_on_random_input, .timeout = 120)
 			cr_assert_eq(
 				delivery[i].connection, model[i].connection, "seed %u round %u", seed, round);
 			cr_assert_eq(delivery[i].nr, model[i].nr, "seed %u round %u", seed, round);
+			cr_assert_eq(delivery[i].tos, model[i].tos, "seed %u round %u", seed, round);
 			cr_assert_arr_eq(delivery[i].id, model[i].id, model[i].nr * sizeof(uint32_t),
 				"seed %u round %u", seed, round);
 		}
@@ -461,6 +484,8 @@ Test(gso_queue, keeps_order_and_loses_nothing_with_early_delivery_and_a_tight_po
 		for (unsigned i = 0; i < 1500; i++) {
 			if (!random_below(6))
 				conn = random_below(connections);
+			if (!random_below(20))
+				tos = (uint8_t)random_below(4);
 			if (!random_below(300))
 				gso_queue_flush(&queue);
 			/* Ids count up per connection, so that a look at one tells order and completeness. */
