@@ -12,6 +12,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/link.h"
@@ -23,6 +24,9 @@
 #define TICK_MS 1000 /* while clients are connected */
 #define IDLE_MS 10000
 #define LISTEN_BACKLOG 128
+/* How long a start waits for others that start, and how often it looks. */
+#define LOCK_WAIT_STEP_NS (20 * NS_PER_MS)
+#define LOCK_WAIT_STEPS 500
 /* Rounds of reading for one client before the others have their turn. */
 #define CLIENT_ROUNDS 16
 #define DIRECTORY_EVENTS                                                                                     \
@@ -59,6 +63,7 @@ struct control {
 	_Atomic int tun_error;
 };
 
+static int lock_directory(int fd);
 static int watch(
 	struct control *c, struct source *source, int fd, void (*ready)(struct control *, struct source *));
 static void unwatch(struct control *c, struct source *source);
@@ -116,7 +121,7 @@ int control_socket_claim(struct control_socket *s, const char *ifname)
 		return -errno;
 	s->lock_fd = open(CONTROL_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	/* Two starts at once must not both find the socket stale. The lock goes with the descriptor. */
-	if (s->lock_fd < 0 || flock(s->lock_fd, LOCK_EX))
+	if (s->lock_fd < 0 || lock_directory(s->lock_fd))
 		goto err_errno;
 
 	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -315,6 +320,17 @@ void control_free(struct control *c)
 	close_fd(&c->epoll_fd);
 	log_report_suppressed();
 	free(c);
+}
+
+/* Whoever may read the directory may lock it, so the wait has an end. -1 and errno, as flock() does. */
+static int lock_directory(int fd)
+{
+	for (unsigned step = 0; flock(fd, LOCK_EX | LOCK_NB); step++) {
+		if (errno != EWOULDBLOCK || step == LOCK_WAIT_STEPS)
+			return -1;
+		nanosleep(&(struct timespec){.tv_nsec = LOCK_WAIT_STEP_NS}, NULL);
+	}
+	return 0;
 }
 
 /* Takes fd over, which is the outcome of a system call just made: -1 gives its errno back. */

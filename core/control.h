@@ -37,7 +37,8 @@ struct control_socket {
 
 /*
  * Makes the directory if there is none, removes a socket file that nobody answers, and keeps other starts out
- * until the socket listens. -EADDRINUSE when a daemon answers there.
+ * until the socket listens. -EADDRINUSE when a daemon answers there, -EWOULDBLOCK when another start does not
+ * come to its end.
  */
 int control_socket_claim(struct control_socket *s, const char *ifname) MUST_CHECK;
 /* Creates the socket, for its owner only, and listens. */

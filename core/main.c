@@ -220,6 +220,10 @@ static int claim_name(const struct options *options, struct control_socket *sock
 		complain("%s is served already: %s answers; choose another name or end that process",
 			options->ifname, socket->address.sun_path);
 		return err;
+	case -EWOULDBLOCK:
+		complain("another program keeps %s locked: end it (lsof shows it) and try again",
+			CONTROL_DIRECTORY);
+		return err;
 	case -EACCES:
 	case -EPERM:
 		complain("may not use %s: run as root", CONTROL_DIRECTORY);

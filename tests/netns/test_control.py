@@ -1,6 +1,7 @@
 """The control socket through wg and by hand, the command line, start and end."""
 
 import base64
+import fcntl
 import json
 import os
 import re
@@ -484,6 +485,15 @@ def a_taken_name_is_refused(sluice):
     # The first one has not noticed.
     check(s.public in s.daemon.wg("show").stdout, "wg show")
     check(s.node.has_link("wg0"), "the interface is gone")
+
+
+@case(ours=True, waits=True)
+def a_locked_directory_does_not_hold_a_start_for_ever(sluice):
+    node = Node("alone")
+    directory = os.open(node.path("/run/wireguard"), os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    refused(sluice, node, "wg0", contains="locked")
+    os.close(directory)
 
 
 @case()
