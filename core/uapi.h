@@ -4,7 +4,8 @@
  * key=value ended by an empty line; the first line names the operation. Besides get=1 and set=1 there are two
  * of our own:
  *
- *	stats=1            answers group=NAME lines, each followed by the NAME=VALUE lines of its counters
+ *	stats=1            answers group=NAME lines, each followed by the NAME=VALUE lines of its counters, a
+ *	                   histogram being a NAME.le_BOUND line for each bucket
  *	log=DIRECTIVES     changes the log levels (empty: leaves them) and answers log= with those in force
  *
  * Every answer ends in errno=N and an empty line; N is 0 or a negative errno, as wireguard-go gives it and

@@ -90,6 +90,15 @@ Test(options, commands_to_a_running_process)
 	cr_assert_eq(o.json, false);
 	cr_assert_eq(parse(&o, "stats wg0 --json"), 0, "%s", error);
 	cr_assert_eq(o.json, true);
+	cr_assert_eq(o.watch, false);
+	cr_assert_eq(o.interval_ms, 0);
+	cr_assert_eq(parse(&o, "stats --watch --interval 0.25 wg0"), 0, "%s", error);
+	cr_assert_eq(o.watch, true);
+	cr_assert_eq(o.interval_ms, 250);
+	cr_assert_eq(parse(&o, "stats wg0 --interval 3600.0009"), 0, "%s", error);
+	cr_assert_eq(o.interval_ms, 3600000);
+	cr_assert_eq(parse(&o, "stats wg0 --interval 12"), 0, "%s", error);
+	cr_assert_eq(o.interval_ms, 12000);
 	cr_assert_eq(parse(&o, "log wg0 info,udp=off"), 0, "%s", error);
 	cr_assert_eq(o.command, OPTIONS_LOG);
 	cr_assert_str_eq(o.log, "info,udp=off");
@@ -133,6 +142,18 @@ Test(options, refused_with_one_line_that_says_what_is_wrong)
 		{"--fast wg0", "unknown option --fast"},
 		{"--foreground=1 wg0", "takes no value"},
 		{"--json wg0", "--json goes with sluice stats"},
+		{"--watch wg0", "--watch goes with sluice stats"},
+		{"--interval 1 log wg0", "--interval goes with sluice stats"},
+		{"stats wg0 --interval 0", "--interval 0: give a number of seconds from 0.1 to 3600"},
+		{"stats wg0 --interval 0.0999", "from 0.1 to 3600"},
+		{"stats wg0 --interval 3600.001", "from 0.1 to 3600"},
+		{"stats wg0 --interval 99999999999999999999", "from 0.1 to 3600"},
+		{"stats wg0 --interval 1.", "from 0.1 to 3600"},
+		{"stats wg0 --interval .5", "from 0.1 to 3600"},
+		{"stats wg0 --interval 1.5x", "from 0.1 to 3600"},
+		{"stats wg0 --interval -1", "from 0.1 to 3600"},
+		{"stats wg0 --interval 1e3", "from 0.1 to 3600"},
+		{"stats wg0 --interval", "--interval needs a value"},
 		{"stats", "no interface name"},
 		{"log", "no interface name"},
 		{"stats wg0 wg1", "unexpected argument wg1"},

@@ -55,6 +55,34 @@ Test(stats, takes_as_many_as_there_are)
 	stats_free(s);
 }
 
+static uint64_t read_twice(const void *arg)
+{
+	return 2 * *(const uint64_t *)arg;
+}
+
+Test(stats, histograms_show_each_bucket_and_gauges_what_is_read)
+{
+	struct stats *s;
+	struct histogram h = {0};
+	uint64_t value = 21;
+	unsigned shown = 0;
+
+	cr_assert_eq(stats_new(&s), 0);
+	histogram_add(&h, 0);
+	histogram_add_times(&h, 40, 3);
+	histogram_add(&h, 4000);
+	cr_assert_eq(stats_add_histogram(s, "crypto", "train_segments", &h), 0);
+	cr_assert_eq(stats_add_gauge(s, "crypto", "cpu_ns", read_twice, &value), 0);
+	stats_each(s, note, NULL);
+	for (const char *c = seen; (c = strstr(c, ".le_")); c++)
+		shown++;
+	cr_assert_eq(shown, HISTOGRAM_BUCKETS, "%s", seen);
+	cr_assert(strstr(seen, "crypto.train_segments.le_0=1 crypto.train_segments.le_1=0 "), "%s", seen);
+	cr_assert(strstr(seen, ".le_32=0 crypto.train_segments.le_64=3 "), "%s", seen);
+	cr_assert(strstr(seen, ".le_inf=1 crypto.cpu_ns=42 "), "%s", seen);
+	stats_free(s);
+}
+
 Test(stats, refuses_group_names_it_cannot_hold)
 {
 	struct stats *s;
@@ -64,5 +92,7 @@ Test(stats, refuses_group_names_it_cannot_hold)
 	cr_assert_eq(stats_add(s, "", "n", &one), -EINVAL);
 	cr_assert_eq(stats_add(s, "a-group-name-of-24-bytes", "n", &one), -EINVAL);
 	cr_assert_eq(stats_add(s, "a-group-name-of-23-byte", "n", &one), 0);
+	cr_assert_eq(stats_add(s, "g", "", &one), -EINVAL);
+	cr_assert_eq(stats_add(s, "g", "a_name_that_leaves_no_room_for_its_bucket", &one), -EINVAL);
 	stats_free(s);
 }
