@@ -51,16 +51,16 @@ ROOTS = ("start_thread", "clone", "__clone", "__clone3", "_start", "main", "__li
 # What it needs. ------------------------------------------------------------------------------------------------------------------------
 
 
-def setup(script, *args):
-    """A piece of tests/lib/setup.sh, with its output as it comes."""
-    p = subprocess.run(["bash", "-c", f". tests/lib/setup.sh && {script}", "bash", *args], cwd=ROOT, stdin=subprocess.DEVNULL)
-    lib.check(p.returncode == 0, "what it needs is not there")
+def setup(function, *args):
+    """A function of tests/lib/setup.sh, with its output as it comes."""
+    p = subprocess.run(["bash", "-c", f'. tests/lib/setup.sh && {function} "$@"', "bash", *args], cwd=ROOT, stdin=subprocess.DEVNULL)
+    lib.check(p.returncode == 0, "sluice does not build" if function == "setup_build" else "packages are missing")
 
 
 def prepare_renderer():
     if os.access(os.path.join(TOOLS, "bin", "inferno-flamegraph"), os.X_OK):
         return
-    setup('setup_need "$@"', "cargo")
+    setup("setup_need", "cargo")
     compare.say(f"compiling the renderer, inferno {INFERNO}, with cargo: once, about a minute")
     argv = ["cargo", "install", "inferno", "--version", INFERNO, "--locked", "--quiet", "--root", TOOLS, "--no-default-features", "--features", "cli,nameattr"]
     p = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
@@ -368,14 +368,14 @@ def prepare(o):
             load_folded(d)
     elif o.target:
         threads_attach.check_sluice(int(o.target)) if o.target.isdigit() else threads_attach.pid_of(o.target)
-        setup('setup_need "$@"', "flamegraph")
+        setup("setup_need", "flamegraph")
         check_kernel()
     else:
         lib.check(os.geteuid() == 0, "run it as root (sudo perf/flamegraph): without IFNAME or PID it makes network namespaces and TUN interfaces")
-        setup('setup_need "$@"', "build", "netns", "flamegraph")
+        setup("setup_need", "build", "netns", "flamegraph")
         check_kernel()
         if not os.environ.get("SLUICE_BIN"):
-            setup('setup_build "$@"', BUILD, "-Dbuildtype=release", "-Dtests=disabled", "-Dframe_pointers=true")
+            setup("setup_build", BUILD, "-Dbuildtype=release", "-Dtests=disabled", "-Dframe_pointers=true")
             os.environ["SLUICE_BIN"] = os.path.join(BUILD, "sluice")
         reason = threads_load.prepare()
         lib.check(not reason, reason)
@@ -417,7 +417,8 @@ def main():
         print(f"perf/flamegraph: {e}", file=sys.stderr)
     if status == 130:
         compare.say("\ninterrupted; nothing is left behind")
-    if status and out and os.path.isdir(out):
+    # A complete result stays, whatever happened to its last words (`| head`).
+    if status and out and os.path.isdir(out) and not os.path.exists(os.path.join(out, "summary.txt")):
         for name in os.listdir(out):
             os.unlink(os.path.join(out, name))
         if made:

@@ -148,7 +148,7 @@ def measure(sweep, one):
             except threads_attach.Missing:
                 raise
             except (lib.Failure, OSError, ValueError, KeyError, ZeroDivisionError, subprocess.SubprocessError) as e:
-                run["error"] = (str(e).strip().splitlines() or [type(e).__name__])[0]
+                run["error"] = compare.reason(e)
                 compare.say(f"failed: {run['error']}")
             sweep.add(run)
     except KeyboardInterrupt:

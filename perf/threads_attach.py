@@ -100,11 +100,14 @@ class Gateway:
         lib.check(got == n, f"the restart command started a gateway with {got} TUN threads instead of {n}: {command}")
 
     def bytes(self):
-        total = 0
-        for direction in ("rx", "tx"):
-            with open(f"/sys/class/net/{self.ifname}/statistics/{direction}_bytes") as f:
-                total += int(f.read())
-        return total
+        """Received and sent over the interface, in the network namespace of the gateway."""
+        with open(f"/proc/{self.pid}/net/dev") as f:
+            for line in f:
+                name, _, counters = line.partition(":")
+                if name.strip() == self.ifname:
+                    fields = counters.split()
+                    return int(fields[0]) + int(fields[8])
+        raise lib.Failure(f"there is no interface {self.ifname}")
 
 
 def end_group(p):

@@ -114,8 +114,10 @@ def table(rows):
 
 
 def markdown(data):
+    rounds = data["settings"]["rounds"]
+    time = "" if data["settings"]["attach"] else f" of {data['settings']['seconds']} s a run"
     lines = [f"# {data['title']}", "", data["machine"], "",
-             f"{data['settings']['rounds']} alternating rounds of {data['settings']['seconds']} s. Median (lowest–highest). {NOTES}"]
+             f"{rounds} alternating round{'s' if rounds > 1 else ''}{time}. Median (lowest–highest). {NOTES}"]
     for w, by_n in data["summary"].items():
         metrics = [m for m in METRICS if any(m in v for v in by_n.values())]
         lines += ["", f"## {w}: {data['workloads'][w]}", ""]
