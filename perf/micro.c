@@ -4,10 +4,11 @@
  *	sluice-micro about
  *	sluice-micro list [PATTERN...]
  *	sluice-micro time BATCHES BATCH_US [PATTERN...]
- *	sluice-micro count [PATTERN...]                  under callgrind, started with --instr-atstart=no --collect-atstart=no
+ *	sluice-micro count [PATTERN...]                  under callgrind, started with --instr-atstart=no
+ *--collect-atstart=no
  *
- * One line of JSON a stage (`about`: one on this build). `time` pins itself to one CPU and gives the nanoseconds per unit of every batch; `count` has callgrind
- * write a dump named after each stage.
+ * One line of JSON a stage (`about`: one on this build). `time` pins itself to one CPU and gives the
+ *nanoseconds per unit of every batch; `count` has callgrind write a dump named after each stage.
  */
 #include "perf/micro.h"
 
@@ -34,16 +35,12 @@
 
 #define STAGES_MAX 256
 #define SEED 20240229
-/* Every turn costs the same number of instructions but for what happens once in several (a window that moves on, a
- * batch that fills). */
+/* Every turn costs the same number of instructions but for what happens once in several (a window that moves
+ * on, a batch that fills). */
 #define COUNT_TURNS 8
 #define BATCHES_MAX 1000
 
-enum mode {
-	MODE_LIST,
-	MODE_TIME,
-	MODE_COUNT
-};
+enum mode { MODE_LIST, MODE_TIME, MODE_COUNT };
 
 struct options {
 	enum mode mode;
@@ -76,7 +73,9 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc < 2 || parse(&o, argv + 1)) {
-		fprintf(stderr, "usage: %s about\n       %s list|count [PATTERN...]\n       %s time BATCHES BATCH_US [PATTERN...]\n",
+		fprintf(stderr,
+			"usage: %s about\n       %s list|count [PATTERN...]\n       %s time BATCHES BATCH_US "
+			"[PATTERN...]\n",
 			argv[0], argv[0], argv[0]);
 		return 2;
 	}
@@ -128,7 +127,8 @@ void micro_add(const struct stage *stage, const char *name, ...)
 void micro_die(const char *file, int line, const char *condition)
 {
 	fflush(stdout);
-	fprintf(stderr, "stage %s is broken: %s:%d: not so: %s\n", current ? current->name : "(none)", file, line, condition);
+	fprintf(stderr, "stage %s is broken: %s:%d: not so: %s\n", current ? current->name : "(none)", file,
+		line, condition);
 	exit(1);
 }
 
@@ -153,7 +153,8 @@ static void about(void)
 #if defined(__OPTIMIZE__) && defined(NDEBUG)
 	release = true;
 #endif
-	printf("{\"compiler\": \"%s\", \"release\": %s, \"backends\": [", compiler, release ? "true" : "false");
+	printf("{\"compiler\": \"%s\", \"release\": %s, \"backends\": [", compiler,
+		release ? "true" : "false");
 	for (unsigned i = 0; aead_backends[i]; i++)
 		printf("%s\"%s\"", i ? ", " : "", aead_backends[i]->name);
 	printf("]}\n");
@@ -189,7 +190,8 @@ static bool wanted(const struct options *o, const struct stage *s)
 	return false;
 }
 
-/* Out of line and with a page-aligned frame: where the stack begins, which depends on the environment, must not count. */
+/* Out of line and with a page-aligned frame: where the stack begins, which depends on the environment, must
+ * not count. */
 __attribute__((noinline)) static void run(const struct options *o, const struct stage *s)
 {
 	_Alignas(4096) volatile uint8_t frame[64] __attribute__((unused));

@@ -1,6 +1,6 @@
 /*
- * Microbenchmarks: each stage of the data path alone, on inputs that are the same on every run and every machine.
- * perf/micro.py reads what the program prints. One thread, a registered QSBR reader.
+ * Microbenchmarks: each stage of the data path alone, on inputs that are the same on every run and every
+ * machine. perf/micro.py reads what the program prints. One thread, a registered QSBR reader.
  */
 #pragma once
 
@@ -11,9 +11,11 @@
 struct stage;
 
 struct stage_ops {
-	/* Its data; NULL and the reason in *why when this machine cannot run it. Dies when memory runs out. */
+	/* Its data; NULL and the reason in *why when this machine cannot run it. Dies when memory runs out.
+	 */
 	void *(*setup)(const struct stage *stage, const char **why);
-	/* Does what is to be measured once and compares the outcome with something simpler: a broken stage is not fast. Dies. */
+	/* Does what is to be measured once and compares the outcome with something simpler: a broken stage is
+	 * not fast. Dies. */
 	void (*check)(void *ctx);
 	/* Makes the input of one turn() anew; not measured. NULL: turn() needs none. */
 	void (*prepare)(void *ctx);
@@ -53,5 +55,6 @@ void micro_add(const struct stage *stage, const char *name, ...) PRINTF_LIKE(2, 
 	} while (0)
 void micro_die(const char *file, int line, const char *condition) __attribute__((noreturn));
 
-/* Zeroed, aligned to a page, so that what a copy of it costs does not depend on where it happens to lie. free() it. */
+/* Zeroed, aligned to a page, so that what a copy of it costs does not depend on where it happens to lie.
+ * free() it. */
 void *micro_alloc(size_t bytes);

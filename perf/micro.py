@@ -323,8 +323,9 @@ def write_results(results, extra, also):
     directory = os.path.join(ROOT, "perf", "out", time.strftime("micro-%Y%m%d-%H%M%S"))
     path = os.path.join(directory, "results.json")
     try:
-        os.makedirs(directory, exist_ok=True)
-        for p in [path] + ([also] if also else []):
+        for p in ([also] if also else []) + [path]:
+            if p == path:
+                os.makedirs(directory, exist_ok=True)
             with open(p, "w") as f:
                 json.dump({**extra, "stages": results}, f, indent=1)
                 f.write("\n")

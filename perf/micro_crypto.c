@@ -109,7 +109,8 @@ static void prepare_open(void *ctx)
 
 	for (unsigned i = 0; i < SEGMENTS; i++) {
 		memcpy(c->work[i], c->sealed[i], c->len + AEAD_TAG_BYTES);
-		c->segs[i] = (struct aead_open_seg){.data = c->work[i], .len = c->len + AEAD_TAG_BYTES, .counter = i};
+		c->segs[i] = (struct aead_open_seg){
+			.data = c->work[i], .len = c->len + AEAD_TAG_BYTES, .counter = i};
 	}
 }
 
@@ -170,7 +171,8 @@ static void check_replay(void *ctx)
 		micro_require(!replay_accept(&w->replay, first + i));
 	w->next += REPLAY_WINDOW;
 	micro_require(turn_replay(w) == WINDOW);
-	micro_require(!replay_accept(&w->replay, first + WINDOW) && !replay_accept(&w->replay, REJECT_AFTER_MESSAGES));
+	micro_require(!replay_accept(&w->replay, first + WINDOW) &&
+		      !replay_accept(&w->replay, REJECT_AFTER_MESSAGES));
 }
 
 void micro_crypto_stages(void)

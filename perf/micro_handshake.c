@@ -115,7 +115,8 @@ static void require_agreement(struct meeting *m)
 	micro_require(!memcmp(m->keys[0]->send_key, m->keys[1]->receive_key, AEAD_KEY_BYTES));
 	micro_require(!memcmp(m->keys[0]->receive_key, m->keys[1]->send_key, AEAD_KEY_BYTES));
 	micro_require(memcmp(m->keys[0]->send_key, m->keys[0]->receive_key, AEAD_KEY_BYTES));
-	micro_require(m->keys[0]->remote_index == RESPONDER_INDEX && m->keys[1]->remote_index == INITIATOR_INDEX);
+	micro_require(
+		m->keys[0]->remote_index == RESPONDER_INDEX && m->keys[1]->remote_index == INITIATOR_INDEX);
 }
 
 static void check(void *ctx)
@@ -203,8 +204,8 @@ static unsigned turn_mac1(void *ctx)
 {
 	struct meeting *m = ctx;
 
-	return cookie_checker_verify(&m->checker, &m->initiation, sizeof(m->initiation), NULL, 0, false, NOW_NS) ==
-	       COOKIE_MAC1_ONLY;
+	return cookie_checker_verify(&m->checker, &m->initiation, sizeof(m->initiation), NULL, 0, false,
+		       NOW_NS) == COOKIE_MAC1_ONLY;
 }
 
 static void check_mac1(void *ctx)

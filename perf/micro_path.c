@@ -1,9 +1,10 @@
 /*
- * The two paths as wholes, on the device of the simulation: a train from TUN to the batches for udp-tx, and a received batch to the
- * frames for TUN. With each cipher, and with none ("null" copies), which leaves what is our own.
+ * The two paths as wholes, on the device of the simulation: a train from TUN to the batches for udp-tx, and a
+ * received batch to the frames for TUN. With each cipher, and with none ("null" copies), which leaves what is
+ * our own.
  *
- * Each peer's one session has the same key in both directions and answers to its own index, so what the egress path makes is what the
- * ingress path takes: each checks the other.
+ * Each peer's one session has the same key in both directions and answers to its own index, so what the
+ * egress path makes is what the ingress path takes: each checks the other.
  */
 #include "perf/micro.h"
 
@@ -68,8 +69,8 @@ struct path {
 
 /* ---- the null cipher ---- */
 
-static unsigned null_seal(
-	struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], uint64_t counter, struct aead_seal_source *source)
+static unsigned null_seal(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], uint64_t counter,
+	struct aead_seal_source *source)
 {
 	struct aead_seal_seg seg;
 	unsigned nr = 0;
@@ -234,7 +235,8 @@ static void fill_train(struct path *p)
 
 		*tp = (struct train_packet){
 			.offset = t->used,
-			.len = packet_build(&spec, p->payload, load->payload_len, load->super, t->data + t->used),
+			.len = packet_build(
+				&spec, p->payload, load->payload_len, load->super, t->data + t->used),
 			.flags = load->super ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0,
 			.gso_type = load->super ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_NONE,
 			.gso_size = load->super ? SUPER_SEGMENT : 0,
@@ -384,17 +386,19 @@ static uint32_t expect(struct path *p)
 			const struct packet_spec spec = packet_of(load, i);
 
 			for (unsigned s = 0; load->super && s < p->segments; s++)
-				len += packet_segment(
-					&spec, p->payload, load->payload_len, SUPER_SEGMENT, s, p->expected + len);
+				len += packet_segment(&spec, p->payload, load->payload_len, SUPER_SEGMENT, s,
+					p->expected + len);
 			if (!load->super)
-				len += packet_build(&spec, p->payload, load->payload_len, false, p->expected + len);
+				len += packet_build(
+					&spec, p->payload, load->payload_len, false, p->expected + len);
 			micro_require(len <= OUT_BYTES - 2 * NODE_MTU);
 		}
 	}
 	return len;
 }
 
-/* Through both paths; what the TUN at the far end is given is what the near one gave, packet by packet, and only once. */
+/* Through both paths; what the TUN at the far end is given is what the near one gave, packet by packet, and
+ * only once. */
 static void check(void *ctx)
 {
 	struct path *p = ctx;
@@ -404,7 +408,8 @@ static void check(void *ctx)
 	micro_require(turn_egress(p) == p->segments);
 	p->keep = false;
 	/* A null cipher leaves the plaintext to be seen, a real one none of it. */
-	const bool seen = !memcmp(p->received[0]->data[0] + WIRE_DATA_HEADER_BYTES + 12, p->original->data + 12, 8);
+	const bool seen =
+		!memcmp(p->received[0]->data[0] + WIRE_DATA_HEADER_BYTES + 12, p->original->data + 12, 8);
 	micro_require(seen == (p->aead->seal_train == null_seal));
 
 	micro_require(turn_dispatch(p) == p->segments);
@@ -437,12 +442,15 @@ void micro_path_stages(void)
 		for (unsigned l = 0; l < ARRAY_LEN(loads); l++) {
 			const struct load *load = &loads[l];
 
-			s.units = load->super ? (load->payload_len + SUPER_SEGMENT - 1) / SUPER_SEGMENT : load->nr;
+			s.units = load->super ? (load->payload_len + SUPER_SEGMENT - 1) / SUPER_SEGMENT
+					      : load->nr;
 			s.kind = &kinds[l][0];
 			kinds[l][0] = (struct kind){.load = load};
 			s.ops = i < ARRAY_LEN(paths) ? paths[i].ops : &dispatch;
-			micro_add(&s, "%s/%s/null", i < ARRAY_LEN(paths) ? paths[i].name : "dispatch", load->name);
-			for (unsigned b = 0; i < ARRAY_LEN(paths) && load->with_ciphers && aead_backends[b]; b++) {
+			micro_add(&s, "%s/%s/null", i < ARRAY_LEN(paths) ? paths[i].name : "dispatch",
+				load->name);
+			for (unsigned b = 0; i < ARRAY_LEN(paths) && load->with_ciphers && aead_backends[b];
+				b++) {
 				kinds[l][b + 1] = (struct kind){.load = load, .backend = aead_backends[b]};
 				s.kind = &kinds[l][b + 1];
 				micro_add(&s, "%s/%s/%s", paths[i].name, load->name, aead_backends[b]->name);

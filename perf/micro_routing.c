@@ -46,8 +46,8 @@ static const struct peer *naive_lookup(const struct routes *r, const uint8_t *ad
 }
 
 /*
- * Prefixes as a large gateway has them: mostly single addresses and small networks, out of few large ones. Half of the addresses looked
- * up are inside a prefix for sure.
+ * Prefixes as a large gateway has them: mostly single addresses and small networks, out of few large ones.
+ * Half of the addresses looked up are inside a prefix for sure.
  */
 static void *setup_routes(const struct stage *s, const char **why)
 {
@@ -88,7 +88,8 @@ static void *setup_routes(const struct stage *s, const char **why)
 		for (unsigned bit = 0; i % 2 && bit < p->cidr; bit++) {
 			const uint8_t mask = (uint8_t)(0x80 >> bit % 8);
 
-			r->addr[i][bit / 8] = (uint8_t)((r->addr[i][bit / 8] & ~mask) | (p->addr[bit / 8] & mask));
+			r->addr[i][bit / 8] =
+				(uint8_t)((r->addr[i][bit / 8] & ~mask) | (p->addr[bit / 8] & mask));
 		}
 		r->expected[i] = naive_lookup(r, r->addr[i]);
 	}

@@ -153,8 +153,8 @@ static void check_split(void *ctx)
 	micro_require(!split_begin(&c->split, c->work, &c->packet, MTU));
 	for (; split_next(&c->split, &seg); nr++) {
 		if (c->shape->super)
-			len = packet_segment(
-				&c->spec, c->payload, c->shape->payload_len, c->shape->gso_size, nr, expected);
+			len = packet_segment(&c->spec, c->payload, c->shape->payload_len, c->shape->gso_size,
+				nr, expected);
 		else
 			len = packet_build(&c->spec, c->payload, c->shape->payload_len, false, expected);
 		micro_require(seg.len == len && !memcmp(seg.data, expected, len));
@@ -223,8 +223,10 @@ static void check_frame(struct join *j, struct tun_frame *frame, unsigned packet
 		unsigned from = j->packets - packets + i;
 
 		if (j->run->flows > 1)
-			from = load_be16(l4) - 40000u + (load_be32(l4 + 4) - 1000) / j->run->payload_len * j->run->flows;
-		micro_require(from < j->run->nr && seg.len == j->len && !memcmp(seg.data, j->original[from], j->len));
+			from = load_be16(l4) - 40000u +
+			       (load_be32(l4 + 4) - 1000) / j->run->payload_len * j->run->flows;
+		micro_require(from < j->run->nr && seg.len == j->len &&
+			      !memcmp(seg.data, j->original[from], j->len));
 	}
 	micro_require(i == packets);
 }
@@ -256,7 +258,8 @@ static void *setup_coalesce(const struct stage *s, const char **why)
 			.dst = {10, 0, 0, 3},
 			.ttl = 64,
 			.df = true,
-			.id = (uint16_t)(i / run->flows), /* as the kernel numbers the segments of one super-packet */
+			.id = (uint16_t)(i / run->flows), /* as the kernel numbers the segments of one
+							     super-packet */
 			.sport = (uint16_t)(40000 + i % run->flows),
 			.dport = 5201,
 			.seq = 1000 + i / run->flows * run->payload_len,
@@ -325,7 +328,9 @@ void micro_tun_stages(void)
 	s = (struct stage){.ops = &split, .unit = "packet", .hot = true};
 	for (unsigned i = 0; i < ARRAY_LEN(shapes); i++) {
 		s.kind = &shapes[i];
-		s.units = shapes[i].super ? (shapes[i].payload_len + shapes[i].gso_size - 1) / shapes[i].gso_size : shapes[i].packets;
+		s.units = shapes[i].super
+				  ? (shapes[i].payload_len + shapes[i].gso_size - 1) / shapes[i].gso_size
+				  : shapes[i].packets;
 		micro_add(&s, "split/%s", shapes[i].name);
 	}
 	s = (struct stage){.ops = &coalesce, .unit = "packet", .hot = true};

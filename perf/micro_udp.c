@@ -51,8 +51,10 @@ static void deliver(void *arg, struct udp_batch *batch)
 	if (unlikely(q->checking)) {
 		const unsigned c = ntohs(batch->endpoint.to.v4.sin_port) - 1000u;
 
-		micro_require(c < q->pattern->connections && endpoint_equal(&batch->endpoint, &q->endpoint[c]));
-		micro_require(batch->len == batch->nr * q->pattern->len && batch->segment_len == q->pattern->len);
+		micro_require(
+			c < q->pattern->connections && endpoint_equal(&batch->endpoint, &q->endpoint[c]));
+		micro_require(
+			batch->len == batch->nr * q->pattern->len && batch->segment_len == q->pattern->len);
 		for (unsigned i = 0; i < batch->nr; i++) {
 			const uint8_t *datagram = batch->data + i * q->pattern->len;
 
@@ -75,8 +77,9 @@ static void *setup_queue(const struct stage *s, const char **why)
 	micro_require(!pool_init(&q->pool, BATCHES, sizeof(struct udp_batch), NULL));
 	gso_queue_init(&q->gso, &q->pool, deliver, no_batch, q);
 	for (unsigned i = 0; i < q->pattern->connections; i++) {
-		q->endpoint[i].to.v4 = (struct sockaddr_in){
-			.sin_family = AF_INET, .sin_port = htons((uint16_t)(1000 + i)), .sin_addr.s_addr = htonl(0xc0000201)};
+		q->endpoint[i].to.v4 = (struct sockaddr_in){.sin_family = AF_INET,
+			.sin_port = htons((uint16_t)(1000 + i)),
+			.sin_addr.s_addr = htonl(0xc0000201)};
 		q->endpoint[i].from.v4.s_addr = htonl(0xc0000202);
 	}
 	return q;
@@ -170,8 +173,9 @@ static void *setup_send(const struct stage *s, const char **why)
 	for (unsigned i = 0; i < SEND_BATCHES; i++) {
 		struct udp_batch *b = micro_alloc(sizeof(*b));
 
-		b->endpoint.to.v4 = (struct sockaddr_in){
-			.sin_family = AF_INET, .sin_port = htons(51820), .sin_addr.s_addr = htonl(0xc0000201)};
+		b->endpoint.to.v4 = (struct sockaddr_in){.sin_family = AF_INET,
+			.sin_port = htons(51820),
+			.sin_addr.s_addr = htonl(0xc0000201)};
 		b->endpoint.from.v4.s_addr = htonl(0xc0000202);
 		b->tos = 2;
 		b->segment_len = DATAGRAM_BYTES;
@@ -225,7 +229,8 @@ static int fake_recvmmsg(int fd, struct mmsghdr *msgs, unsigned nr, int flags, s
 {
 	const struct sockaddr_in from = {
 		.sin_family = AF_INET, .sin_port = htons(51820), .sin_addr.s_addr = htonl(0xc0000201)};
-	const struct in_pktinfo info = {.ipi_spec_dst.s_addr = htonl(0xc0000202), .ipi_addr.s_addr = htonl(0xc0000202)};
+	const struct in_pktinfo info = {
+		.ipi_spec_dst.s_addr = htonl(0xc0000202), .ipi_addr.s_addr = htonl(0xc0000202)};
 	const int segment_len = DATAGRAM_BYTES;
 
 	for (unsigned i = 0; i < RECEIVE_MESSAGES; i++) {
@@ -249,7 +254,8 @@ static int fake_recvmmsg(int fd, struct mmsghdr *msgs, unsigned nr, int flags, s
 		c->cmsg_type = UDP_GRO;
 		c->cmsg_len = CMSG_LEN(sizeof(segment_len));
 		memcpy(CMSG_DATA(c), &segment_len, sizeof(segment_len));
-		h->msg_controllen = CMSG_SPACE(sizeof(info)) + CMSG_SPACE(1) + CMSG_SPACE(sizeof(segment_len));
+		h->msg_controllen =
+			CMSG_SPACE(sizeof(info)) + CMSG_SPACE(1) + CMSG_SPACE(sizeof(segment_len));
 		h->msg_flags = 0;
 		msgs[i].msg_len = RUN * DATAGRAM_BYTES;
 	}
@@ -283,8 +289,10 @@ static void check_receive(void *ctx)
 	for (unsigned i = 0; i < RECEIVE_MESSAGES; i++) {
 		const struct udp_rx_msg *m = &w->batch->msg[i];
 
-		micro_require(m->segment_len == DATAGRAM_BYTES && m->len == RUN * DATAGRAM_BYTES && m->ecn == 2);
-		micro_require(m->from.to.v4.sin_port == htons(51820) && m->from.from.v4.s_addr == htonl(0xc0000202));
+		micro_require(
+			m->segment_len == DATAGRAM_BYTES && m->len == RUN * DATAGRAM_BYTES && m->ecn == 2);
+		micro_require(m->from.to.v4.sin_port == htons(51820) &&
+			      m->from.from.v4.s_addr == htonl(0xc0000202));
 		micro_require(m->data == w->batch->data[i]);
 	}
 	micro_require(counter_read(&udp_rx_counters(w->rx)->datagrams) == RECEIVE_MESSAGES * RUN);
@@ -303,7 +311,8 @@ void micro_udp_stages(void)
 {
 	static const struct stage_ops queue = {setup_queue, check_queue, NULL, turn_queue, done_queue};
 	static const struct stage_ops send = {setup_send, check_send, NULL, turn_send, done_send};
-	static const struct stage_ops receive = {setup_receive, check_receive, NULL, turn_receive, done_receive};
+	static const struct stage_ops receive = {
+		setup_receive, check_receive, NULL, turn_receive, done_receive};
 	struct stage s = {.ops = &queue, .unit = "packet", .hot = true};
 
 	for (unsigned i = 0; i < ARRAY_LEN(patterns); i++) {

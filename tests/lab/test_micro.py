@@ -41,6 +41,7 @@ def setUpModule():
     """Builds, and makes a baseline of two kinds of stage as they are."""
     global directory, names, baseline, countable
     directory = tempfile.mkdtemp(prefix="sluice-test-micro-")
+    unittest.addModuleCleanup(shutil.rmtree, directory, ignore_errors=True)
     status, output = micro("--list", timeout=900)
     if status:
         raise AssertionError(output)
@@ -54,10 +55,6 @@ def setUpModule():
     if countable:
         with open(path) as f:
             baseline = json.load(f)
-
-
-def tearDownModule():
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 class Micro(unittest.TestCase):
