@@ -406,10 +406,11 @@ def main():
     try:
         prepare(o)
         name = "flamegraph-diff-" if o.diff else "flamegraph-"
-        out = os.path.abspath(o.out or os.path.join(OUT, name + time.strftime("%Y%m%d-%H%M%S")))
-        lib.check(not os.path.exists(out) or not os.listdir(out), f"{out} is not empty")
-        made = not os.path.exists(out)
-        os.makedirs(out, exist_ok=True)
+        path = os.path.abspath(o.out or os.path.join(OUT, name + time.strftime("%Y%m%d-%H%M%S")))
+        made = not os.path.exists(path)
+        os.makedirs(path, exist_ok=True)
+        lib.check(not os.listdir(path), f"{path} is not empty")
+        out = path  # from here on what is in it is ours
         status = produce(o, out)
     except KeyboardInterrupt:
         status = 130
