@@ -337,7 +337,7 @@ def write_results(results, extra, also):
 def table(results, baseline):
     timed, counted = any("ns" in r for r in results), any("instructions" in r for r in results)
     width = max(len(r["stage"]) for r in results)
-    head = f"{'stage':{width}}" + (f"{'ns':>11}{'spread':>17}" if timed else "") + (f"{'instructions':>14}{'own':>9}{'baseline':>10}" if counted else "")
+    head = f"{'stage':{width}}" + (f"{'ns':>11}{'spread':>19}" if timed else "") + (f"{'instructions':>14}{'own':>9}{'baseline':>10}" if counted else "")
     lines, group = [head + "  per"], None
     for r in results:
         if group not in (None, r["stage"].split("/")[0]):
@@ -348,7 +348,7 @@ def table(results, baseline):
             lines.append(f"{line}  {r['skipped']}")
             continue
         if timed:
-            line += f"{r['ns_median']:>11,.1f}{r['ns_low']:>9,.1f}-{r['ns_high']:<7,.1f}" if "ns" in r else " " * 28
+            line += f"{r['ns_median']:>11,.1f}{r['ns_low']:>11,.1f}-{r['ns_high']:<7,.1f}" if "ns" in r else " " * 30
         if counted:
             count, before = r.get("instructions"), baseline.get(r["stage"], {}).get("instructions")
             line += f"{total(count):>14,.1f}{count.get(OWN, 0):>9,.1f}" if count else " " * 23
