@@ -191,7 +191,8 @@ static uint64_t grown_of_kind(const struct interval *in, const char *kind, const
 	return sum;
 }
 
-/* Share of the looks into the thread's queue that found more than half of its capacity; of buckets, so about. */
+/* Share of the looks into the thread's queue that found more than half of its capacity; of buckets, so about.
+ */
 static double crowded_percent(const struct interval *in, const char *thread)
 {
 	const uint64_t capacity = reading_value(in->after, thread, "queue_capacity");

@@ -25,8 +25,8 @@
 /* A connection to a running sluice. The answer to get=1 passes through with its keys: wiped at the end. */
 struct connection {
 	int fd;
-	int signal_fd; /* readable when the user wants to end; -1: signals act as usual */
-	bool answered;	/* it has given one answer at least, so it is a sluice */
+	int signal_fd;  /* readable when the user wants to end; -1: signals act as usual */
+	bool answered;  /* it has given one answer at least, so it is a sluice */
 	size_t at, len; /* unread bytes of in[] */
 	char in[ANSWER_BUFFER_BYTES];
 };
@@ -120,8 +120,8 @@ static int print_once(const struct options *options, struct connection *c)
 static int watch(const struct options *options, struct connection *c)
 {
 	const char *terminal = getenv("TERM");
-	struct screen screen = {
-		.in_place = !options->json && isatty(STDOUT_FILENO) && terminal && strcmp(terminal, "dumb") != 0};
+	struct screen screen = {.in_place = !options->json && isatty(STDOUT_FILENO) && terminal &&
+					    strcmp(terminal, "dumb") != 0};
 	struct reading before = {0}, now = {0};
 	bool peers = true;
 	sigset_t ends;

@@ -54,7 +54,7 @@ static const char help_text[] =
 
 /* What the options given restrict the command to. */
 struct seen {
-	bool run_option; /* one that only makes sense for serving an interface */
+	bool run_option;          /* one that only makes sense for serving an interface */
 	const char *stats_option; /* one that only makes sense for stats */
 };
 
@@ -142,10 +142,10 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 		return 0;
 	case OPT_INTERVAL:
 		seen->stats_option = "--interval";
-		if (parse_milliseconds(&o->interval_ms, optarg, OPTIONS_INTERVAL_MS_MIN,
-			    OPTIONS_INTERVAL_MS_MAX))
-			return fail(error, "--interval %.32s: give a number of seconds from 0.1 to 3600",
-				optarg);
+		if (parse_milliseconds(
+			    &o->interval_ms, optarg, OPTIONS_INTERVAL_MS_MIN, OPTIONS_INTERVAL_MS_MAX))
+			return fail(
+				error, "--interval %.32s: give a number of seconds from 0.1 to 3600", optarg);
 		return 0;
 	case ':':
 		return fail(error, "%.64s needs a value; see sluice --help", argv[optind - 1]);

@@ -24,7 +24,7 @@ struct reading_group {
 struct reading_peer {
 	char public_key[READING_KEY_BYTES];
 	char endpoint[ENDPOINT_STRLEN]; /* empty: none */
-	uint64_t handshake_s;		/* Unix time of the last one; 0: never */
+	uint64_t handshake_s;           /* Unix time of the last one; 0: never */
 	uint64_t rx_bytes, tx_bytes;
 	unsigned keepalive_s; /* 0: off */
 	char **allowed_ips;

@@ -39,8 +39,7 @@ static void print_threads(FILE *out, const struct reading *before, const struct 
 static void print_peer_rates(FILE *out, const struct reading *before, const struct reading *after);
 static const struct reading_peer *find_peer(const struct reading *r, const char *public_key, unsigned hint);
 static const struct stage *find_stage(const char *thread);
-static struct rates find_rates(
-	const struct reading *before, const struct reading *after, const char *thread);
+static struct rates find_rates(const struct reading *before, const struct reading *after, const char *thread);
 static uint64_t syscalls(const struct reading *r, const char *thread);
 static const char *age(uint64_t unix_s, char buf[QUANTITY_BYTES]);
 static const char *bytes(uint64_t n, char buf[QUANTITY_BYTES]);
@@ -72,8 +71,7 @@ void report_totals(FILE *out, const struct reading *r)
 		print_peer(out, &r->peers[i]);
 }
 
-void report_interval(
-	FILE *out, const char *ifname, const struct reading *before, const struct reading *after)
+void report_interval(FILE *out, const char *ifname, const struct reading *before, const struct reading *after)
 {
 	const double seconds = reading_seconds(before, after);
 	struct bottleneck bottleneck;
@@ -105,7 +103,8 @@ int report_json(FILE *out, const char *ifname, const struct reading *before, con
 				      json_object_set_new(root, "bottleneck", json_bottleneck(before, after))
 			      ? -ENOMEM
 			      : 0;
-	if (!err && (json_dumpf(root, out, compact ? JSON_COMPACT : JSON_INDENT(2)) || putc('\n', out) == EOF))
+	if (!err &&
+		(json_dumpf(root, out, compact ? JSON_COMPACT : JSON_INDENT(2)) || putc('\n', out) == EOF))
 		err = -EIO;
 	json_decref(root);
 	return err;
@@ -208,8 +207,8 @@ static void print_peer(FILE *out, const struct reading_peer *p)
 
 static void print_threads(FILE *out, const struct reading *before, const struct reading *after)
 {
-	fprintf(out, "%-9s %5s %10s %9s %9s %7s %9s %8s %8s %8s %11s\n", "thread", "cpu%", "packets/s", "Mbit/s",
-		"trains/s", "p/train", "calls/s", "woken/s", "wakes/s", "parks/s", "queue");
+	fprintf(out, "%-9s %5s %10s %9s %9s %7s %9s %8s %8s %8s %11s\n", "thread", "cpu%", "packets/s",
+		"Mbit/s", "trains/s", "p/train", "calls/s", "woken/s", "wakes/s", "parks/s", "queue");
 	for (unsigned i = 0; i < after->nr_groups; i++) {
 		const char *name = after->groups[i].name;
 		const uint64_t capacity = reading_value(after, name, "queue_capacity");
@@ -237,8 +236,8 @@ static void print_peer_rates(FILE *out, const struct reading *before, const stru
 	const double seconds = reading_seconds(before, after);
 
 	if (after->nr_peers)
-		fprintf(out, "%-44s %12s %12s %12s %12s %10s  %s\n", "peer", "rx Mbit/s", "tx Mbit/s", "received",
-			"sent", "handshake", "endpoint");
+		fprintf(out, "%-44s %12s %12s %12s %12s %10s  %s\n", "peer", "rx Mbit/s", "tx Mbit/s",
+			"received", "sent", "handshake", "endpoint");
 	for (unsigned i = 0; i < after->nr_peers; i++) {
 		const struct reading_peer *p = &after->peers[i], *old = find_peer(before, p->public_key, i);
 		const uint64_t rx = old && p->rx_bytes > old->rx_bytes ? p->rx_bytes - old->rx_bytes : 0;
@@ -273,8 +272,7 @@ static const struct stage *find_stage(const char *thread)
 	return NULL;
 }
 
-static struct rates find_rates(
-	const struct reading *before, const struct reading *after, const char *thread)
+static struct rates find_rates(const struct reading *before, const struct reading *after, const char *thread)
 {
 	const struct stage *stage = find_stage(thread);
 	const double seconds = reading_seconds(before, after);
@@ -382,8 +380,7 @@ static json_t *json_group(const struct reading *r, const struct reading_group *g
 			err = json_object_set_new(histogram, bound, value);
 	}
 	if (!err && g && find_stage(g->name))
-		err = json_object_set_new(
-			object, "syscalls", json_integer((json_int_t)syscalls(r, g->name)));
+		err = json_object_set_new(object, "syscalls", json_integer((json_int_t)syscalls(r, g->name)));
 	if (!err)
 		return object;
 	json_decref(object);

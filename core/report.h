@@ -1,4 +1,5 @@
-/* What `sluice stats` prints of one reading, or of two. Text is written to the stream; its errors stay there. */
+/* What `sluice stats` prints of one reading, or of two. Text is written to the stream; its errors stay there.
+ */
 #pragma once
 
 #include <stdio.h>

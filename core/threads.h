@@ -137,8 +137,8 @@ struct tun_tx {
 	struct ingress ingress;
 	struct drops drops;
 	struct tun_tx_counters {
-		counter_t inline_drains; /* by udp-rx; written by it */
-		counter_t wakes_given;   /* by this thread; those of inline drains are udp-rx's */
+		counter_t inline_drains;     /* by udp-rx; written by it */
+		counter_t wakes_given;       /* by this thread; those of inline drains are udp-rx's */
 		struct histogram queue_seen; /* views that waited when a drain began */
 	} counters;
 };

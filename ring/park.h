@@ -1,15 +1,15 @@
 /*
  * A parking place for one consuming thread, over ck_ec (an event count on a futex).
  *
- * Exactly one thread waits; any thread wakes. A wake costs the waker one atomic add while the consumer is awake
- * and one futex call only when the consumer has announced that it sleeps. The protocol of the consumer:
+ * Exactly one thread waits; any thread wakes. A wake costs the waker one atomic add while the consumer is
+ *awake and one futex call only when the consumer has announced that it sleeps. The protocol of the consumer:
  *
  *	ticket = park_ticket(park);
  *	if (every queue is still empty)
  *		park_wait(park, ticket, deadline_ns);
  *
- * A push that the emptiness check missed happened after the ticket was taken, so its wake moves the event count
- * and park_wait() returns at once: no wake-up is lost.
+ * A push that the emptiness check missed happened after the ticket was taken, so its wake moves the event
+ *count and park_wait() returns at once: no wake-up is lost.
  */
 #pragma once
 
@@ -21,10 +21,10 @@
 
 struct park {
 	CACHE_ALIGNED struct ck_ec32 event_count;
-	struct ck_ec_ops ops;		/* per park, so that its callbacks find these counters */
-	unsigned spin_looks;		/* looks at the event count before sleeping; 0: gives way instead */
-	counter_t parks;		/* times the owner slept; written by the owner */
-	_Atomic uint64_t wakes;		/* futex wakes given to the owner; written by any waker */
+	struct ck_ec_ops ops;   /* per park, so that its callbacks find these counters */
+	unsigned spin_looks;    /* looks at the event count before sleeping; 0: gives way instead */
+	counter_t parks;        /* times the owner slept; written by the owner */
+	_Atomic uint64_t wakes; /* futex wakes given to the owner; written by any waker */
 };
 
 /* Control thread, before the park is shared. It holds no resource, so nothing ends it. */
@@ -36,7 +36,8 @@ uint32_t park_ticket(const struct park *park);
 /*
  * Owner thread. Sleep until the event count differs from the ticket or until deadline_ns (CLOCK_MONOTONIC
  * nanoseconds, PARK_FOREVER for none). Returns true when woken, false when the deadline passed.
- * Spurious returns are allowed; an owner that is signalled goes on sleeping. The caller is RCU-offline while it waits.
+ * Spurious returns are allowed; an owner that is signalled goes on sleeping. The caller is RCU-offline while
+ * it waits.
  */
 bool park_wait(struct park *park, uint32_t ticket, uint64_t deadline_ns);
 
@@ -50,8 +51,8 @@ void park_wake(struct park *park);
 void park_count_wakes(counter_t *given);
 
 /*
- * Any thread that is about to sleep for more work. On one or two CPUs lets what else is runnable go first, which
- * often brings that work and saves a sleep and a wake-up; then true: look once more. Elsewhere false.
+ * Any thread that is about to sleep for more work. On one or two CPUs lets what else is runnable go first,
+ * which often brings that work and saves a sleep and a wake-up; then true: look once more. Elsewhere false.
  */
 bool park_give_way(void);
 

@@ -47,9 +47,9 @@ static inline void udp_rx_batch_put(struct udp_rx_batch *batch)
 
 struct udp_rx_counters {
 	counter_t calls, messages, datagrams, bytes;
-	counter_t truncated; /* datagrams lost because they or their control data did not fit */
-	counter_t empty;     /* datagrams without payload */
-	counter_t errors;    /* pending socket errors consumed */
+	counter_t truncated;           /* datagrams lost because they or their control data did not fit */
+	counter_t empty;               /* datagrams without payload */
+	counter_t errors;              /* pending socket errors consumed */
 	struct histogram gro_segments; /* datagrams in a message */
 };
 

@@ -32,7 +32,7 @@ extern const struct udp_tx_sys udp_tx_sys_kernel;
 
 struct udp_tx_counters {
 	counter_t calls, batches, datagrams, bytes;
-	counter_t messages;	 /* those of all calls: a batch is one, in pieces it is many */
+	counter_t messages;      /* those of all calls: a batch is one, in pieces it is many */
 	counter_t gso_fallbacks; /* batches re-sent in pieces */
 	counter_t pin_dropped;   /* source pins given up */
 	counter_t waits;         /* times the socket buffer or the device queue was full */

@@ -102,11 +102,12 @@ Test(report, json_of_totals)
 	json_int_t datagrams, syscalls, one, inf, drop, time_ns, rx;
 	const char *ifname, *allowed;
 
-	cr_assert_eq(json_unpack(root,
-			     "{s:s, s:{s:I}, s:{s:{s:I, s:I, s:{s:I, s:I}}}, s:{s:I}, s:[{s:I, s:[s]}]}",
-			     "interface", &ifname, "process", "time_ns", &time_ns, "threads", "udp-tx", "datagrams",
-			     &datagrams, "syscalls", &syscalls, "gso_segments", "1", &one, "inf", &inf, "drops",
-			     "egress_down", &drop, "peers", "rx_bytes", &rx, "allowed_ips", &allowed),
+	cr_assert_eq(
+		json_unpack(root, "{s:s, s:{s:I}, s:{s:{s:I, s:I, s:{s:I, s:I}}}, s:{s:I}, s:[{s:I, s:[s]}]}",
+			"interface", &ifname, "process", "time_ns", &time_ns, "threads", "udp-tx",
+			"datagrams", &datagrams, "syscalls", &syscalls, "gso_segments", "1", &one, "inf",
+			&inf, "drops", "egress_down", &drop, "peers", "rx_bytes", &rx, "allowed_ips",
+			&allowed),
 		0, "%s", text);
 	cr_assert_str_eq(ifname, "wg0");
 	cr_assert_eq(datagrams, 2100);
