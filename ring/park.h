@@ -2,14 +2,14 @@
  * A parking place for one consuming thread, over ck_ec (an event count on a futex).
  *
  * Exactly one thread waits; any thread wakes. A wake costs the waker one atomic add while the consumer is
- *awake and one futex call only when the consumer has announced that it sleeps. The protocol of the consumer:
+ * awake and one futex call only when the consumer has announced that it sleeps. The protocol of the consumer:
  *
  *	ticket = park_ticket(park);
  *	if (every queue is still empty)
  *		park_wait(park, ticket, deadline_ns);
  *
  * A push that the emptiness check missed happened after the ticket was taken, so its wake moves the event
- *count and park_wait() returns at once: no wake-up is lost.
+ * count and park_wait() returns at once: no wake-up is lost.
  */
 #pragma once
 
