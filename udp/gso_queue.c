@@ -1,8 +1,9 @@
 #include "udp/gso_queue.h"
 
-static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint);
-static struct udp_batch *open_batch(
-	struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t segment_len);
+static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint, uint32_t tag);
+static uint32_t endpoint_tag(const struct endpoint *endpoint);
+static struct udp_batch *open_batch(struct gso_queue *q, const struct endpoint *endpoint, uint32_t tag,
+	uint8_t tos, uint32_t segment_len);
 static bool fits(const struct udp_batch *batch, uint8_t tos, uint32_t len);
 static void seal_newest_used(struct gso_queue *q);
 static void deliver_sealed(struct gso_queue *q);
@@ -21,6 +22,7 @@ void gso_queue_init(struct gso_queue *q, struct pool *pool, void (*deliver)(void
 
 uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t len)
 {
+	const uint32_t tag = endpoint_tag(endpoint);
 	struct udp_batch *batch;
 	uint8_t *slot;
 
@@ -29,13 +31,13 @@ uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, ui
 	if (q->flush_threshold && q->nr_sealed >= q->flush_threshold)
 		deliver_sealed(q);
 
-	batch = find_open(q, endpoint);
+	batch = find_open(q, endpoint, tag);
 	if (batch && !fits(batch, tos, len)) {
 		seal_newest_used(q);
 		batch = NULL;
 	}
 	if (!batch) {
-		batch = open_batch(q, endpoint, tos, len);
+		batch = open_batch(q, endpoint, tag, tos, len);
 		if (unlikely(!batch)) {
 			counter_add(&q->dropped, 1);
 			return NULL;
@@ -58,18 +60,35 @@ void gso_queue_flush(struct gso_queue *q)
 
 /* The newest batch of this connection, if a datagram may still be appended, moved to the end of open[]; NULL
  * none. */
-static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint)
+static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint, uint32_t tag)
 {
 	for (unsigned i = q->nr_open; i--;) {
 		struct udp_batch *batch = q->open[i];
 
-		if (endpoint_equal(&batch->endpoint, endpoint)) {
-			q->open[i] = q->open[q->nr_open - 1];
-			q->open[q->nr_open - 1] = batch;
+		if (q->open_tag[i] == tag && endpoint_equal(&batch->endpoint, endpoint)) {
+			const unsigned last = q->nr_open - 1;
+
+			q->open[i] = q->open[last];
+			q->open_tag[i] = q->open_tag[last];
+			q->open[last] = batch;
+			q->open_tag[last] = tag;
 			return batch;
 		}
 	}
 	return NULL;
+}
+
+/* Destination address and port, folded: equal for equal endpoints, and mostly different for others. */
+static uint32_t endpoint_tag(const struct endpoint *endpoint)
+{
+	uint64_t tag;
+
+	if (endpoint->to.sa.sa_family == AF_INET6)
+		tag = load_le64(&endpoint->to.v6.sin6_addr.s6_addr[8]) ^
+		      load_le64(&endpoint->to.v6.sin6_addr) ^ ((uint64_t)endpoint->to.v6.sin6_port << 48);
+	else
+		tag = (uint64_t)endpoint->to.v4.sin_addr.s_addr << 16 ^ endpoint->to.v4.sin_port;
+	return (uint32_t)(tag * UINT64_C(0x9e3779b97f4a7c15) >> 32);
 }
 
 static bool fits(const struct udp_batch *batch, uint8_t tos, uint32_t len)
@@ -78,7 +97,7 @@ static bool fits(const struct udp_batch *batch, uint8_t tos, uint32_t len)
 }
 
 static struct udp_batch *open_batch(
-	struct gso_queue *q, const struct endpoint *endpoint, uint8_t tos, uint32_t segment_len)
+	struct gso_queue *q, const struct endpoint *endpoint, uint32_t tag, uint8_t tos, uint32_t segment_len)
 {
 	struct udp_batch *batch;
 
@@ -105,6 +124,7 @@ static struct udp_batch *open_batch(
 	else
 		q->first = batch;
 	q->last = batch;
+	q->open_tag[q->nr_open] = tag;
 	q->open[q->nr_open++] = batch;
 	return batch;
 }
@@ -135,8 +155,10 @@ static void deliver_sealed(struct gso_queue *q)
 		b->sealed = true;
 	/* Sealed is now the same as leaving. */
 	for (unsigned i = 0; i < q->nr_open; i++)
-		if (!q->open[i]->sealed)
+		if (!q->open[i]->sealed) {
+			q->open_tag[kept] = q->open_tag[i];
 			q->open[kept++] = q->open[i];
+		}
 	q->nr_open = kept;
 	q->nr_sealed = 0;
 

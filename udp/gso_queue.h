@@ -48,6 +48,7 @@ struct gso_queue {
 	unsigned nr_open;
 	/* Newest batch of each connection, unless it is sealed. The one used last is at the end. */
 	struct udp_batch *open[GSO_CONNECTIONS_MAX];
+	uint32_t open_tag[GSO_CONNECTIONS_MAX]; /* of their endpoints: what the search looks at first */
 	counter_t dropped; /* datagrams for which no batch could be had (only while stopping) */
 };
 
