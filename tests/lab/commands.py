@@ -1,5 +1,7 @@
 """Running the commands of perf/ and looking for what they leave behind."""
 
+import atexit
+import functools
 import os
 import shutil
 import signal
@@ -13,13 +15,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@functools.cache
 def binary():
-    """The sluice that is measured; built here when SLUICE_BIN names none."""
+    """A copy of the sluice that is measured, so that a build meanwhile changes nothing: of SLUICE_BIN, or of what is built here."""
     path = os.environ.get("SLUICE_BIN")
     if not path:
         path = os.path.join(ROOT, "build-perf", "sluice")
         subprocess.run(["bash", "-c", ". tests/lib/setup.sh && setup_build build-perf -Dbuildtype=release -Dtests=disabled"], cwd=ROOT, check=True)
-    return path
+    directory = tempfile.TemporaryDirectory(prefix="sluice-lab-bin-")
+    process = os.getpid()  # the children that tests fork are not the ones to remove it
+    atexit.register(lambda: directory.cleanup() if os.getpid() == process else None)
+    return shutil.copy(path, os.path.join(directory.name, "sluice"))
 
 
 def needs_root():
@@ -34,6 +40,8 @@ def needs_root():
 class Command(unittest.TestCase):
     """A test with a directory of its own in which the command runs to its end, or until it is interrupted."""
 
+    env = {}
+
     def setUp(self):
         self.directory = tempfile.mkdtemp(prefix="sluice-lab-")
         self.addCleanup(shutil.rmtree, self.directory)
@@ -47,7 +55,7 @@ class Command(unittest.TestCase):
     def start(self, *argv, env=None, prefix=()):
         return subprocess.Popen([*prefix, os.path.join(ROOT, argv[0]), *map(str, argv[1:])], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "TMPDIR": self.scratch, "LAB_TEST": self.directory,
-                                                                                **(env or {})}, start_new_session=True)
+                                                                                **self.env, **(env or {})}, start_new_session=True)
 
     def run_command(self, *argv, status=0, env=None, prefix=(), timeout=300):
         p = self.start(*argv, env=env, prefix=prefix)

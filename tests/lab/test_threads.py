@@ -53,6 +53,7 @@ class InNamespaces(Command):
     @classmethod
     def setUpClass(cls):
         commands.needs_root()
+        cls.env = {"SLUICE_BIN": commands.binary()}
 
     def test_writes_table_json_and_plots_and_goes_on_with_more_rounds(self):
         out = self.path("sweep")
