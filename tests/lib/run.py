@@ -2,7 +2,8 @@
 """Runs the suites of sluice and counts single tests. Started by tests/run, which installs what is needed.
 
 suites: unit (Criterion, one program a layer), sim (two devices on a lossy wire), fuzz (replay of the corpora), stress (threads), e2e (network
-namespaces), man (the manual page), aarch64 (cross-compilation; optional, skipped when its compiler or libraries are not there)
+namespaces), man (the manual page), aarch64 (cross-compilation; optional, skipped when its compiler or libraries are not there), lab (the
+commands in perf/, and instructions per packet against the baseline)
 builds: gcc, clang (release, warnings are errors); gcc-asan, clang-asan (address and undefined behaviour); tsan (threads)
 """
 
@@ -49,7 +50,7 @@ BUILDS_ALL = [
     Build("clang-asan", "clang-14", ASAN + ["-Dfuzz=true"], ["unit", "sim", "fuzz", "e2e"], ["--quick", "hostile*", "tcp*", "uapi*"], 3),
     Build("tsan", "clang-14", TSAN, ["stress"], [], 5),
 ]
-SUITES = ["unit", "sim", "fuzz", "stress", "e2e", "man", "aarch64"]
+SUITES = ["unit", "sim", "fuzz", "stress", "e2e", "man", "aarch64", "lab"]
 
 
 class Totals:
@@ -234,6 +235,16 @@ def run_aarch64():
         show(output)
 
 
+def run_lab():
+    start = time.monotonic()
+    reason = reason_without_netns()
+    if reason:
+        totals.add("lab", 0, 0, 1, 0, f"  ({reason})")
+        return
+    status, output = execute([sys.executable, os.path.join(ROOT, "tests/lab/run")], 900, stream=True)
+    totals.add("lab", *counted(status, output), time.monotonic() - start)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="suites to run (all)")
@@ -274,6 +285,8 @@ def main():
             run_man()
         if "aarch64" in suites and not options.quick:
             run_aarch64()
+        if "lab" in suites and not options.quick:
+            run_lab()
     except KeyboardInterrupt:
         for p in children:
             end_group(p, signal.SIGTERM)
