@@ -142,7 +142,7 @@ void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_
 		peer->handshake.has_static_static = false;
 		peer->initiation_held_until_ns = 0;
 		if (peer->persistent_keepalive_s || peer->staged_first)
-			handshake_initiate(dev, peer, false);
+			timers_arm(dev, peer, TIMER_START, dev->now_ns);
 	}
 }
 
@@ -233,7 +233,8 @@ void device_note(struct device *dev, void *item)
 		timers_data_received(dev, peer);
 		break;
 	case NOTE_REKEY:
-		/* Given once a session, keypair->rekey_noted sees to that. A session that was replaced needs nothing. */
+		/* Given once a session, keypair->rekey_noted sees to that. A session that was replaced needs
+		 * nothing. */
 		if (entry == peer->current)
 			handshake_initiate(dev, peer, false);
 		break;
@@ -279,11 +280,13 @@ static struct keypair *aged_keypair(struct device *dev, struct peer *peer, struc
 	return usable ? k : NULL;
 }
 
+/* Every peer at once when the interface comes up: each may cost a handshake, so timers_run() takes them a few
+ * a turn. */
 static void start_persistent_keepalive(struct device *dev, struct peer *peer)
 {
 	if (!peer->persistent_keepalive_s)
 		return;
-	egress_keepalive(dev, peer);
+	timers_arm(dev, peer, TIMER_START, dev->now_ns);
 	timers_arm(dev, peer, TIMER_PERSISTENT_KEEPALIVE,
 		dev->now_ns + peer->persistent_keepalive_s * NS_PER_SEC);
 }

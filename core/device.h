@@ -99,14 +99,14 @@ void device_done(struct device *dev);
 
 /* Start of a drain. now_ns of boottime must not go back. */
 void device_set_time(struct device *dev, uint64_t now_ns, uint64_t realtime_ns);
-/* Interface up: persistent keepalives go out. Down: sessions, handshakes, timers and staged packets are
- * cleared. Both idempotent. */
+/* Interface up: persistent keepalives go out as timers_run() comes to them. Down: sessions, handshakes,
+ * timers and staged packets are cleared. Both idempotent. */
 void device_up(struct device *dev);
 void device_down(struct device *dev);
 /*
  * Changes the private key (all zero: none); the same key again changes nothing. Clears sessions and
  * handshakes, recomputes what depends on it, and removes a peer whose public key is now our own. Peers with a
- * persistent keepalive or with packets waiting start a new handshake.
+ * persistent keepalive or with packets waiting start a new handshake, as timers_run() comes to them.
  */
 void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_KEY_BYTES]);
 
@@ -123,7 +123,7 @@ struct peer *device_find_peer(const struct device *dev, const uint8_t public_key
 void device_set_preshared(struct device *dev, struct peer *peer, const uint8_t preshared[NOISE_KEY_BYTES]);
 /* By configuration. Bumps the endpoint generation; what waited for an endpoint goes on. */
 void device_set_endpoint(struct device *dev, struct peer *peer, const struct endpoint *endpoint);
-/* 0: off. Switched on while the interface is up, the first one goes out at once. */
+/* 0: off. Switched on while the interface is up, the first one is due at once, for timers_run(). */
 void device_set_persistent_keepalive(struct device *dev, struct peer *peer, uint16_t seconds);
 
 /* Handles one note of a decrypt thread. */

@@ -15,6 +15,7 @@ static void send_keepalive_expired(struct device *dev, struct peer *peer);
 static void new_handshake_expired(struct device *dev, struct peer *peer);
 static void zero_keys_expired(struct device *dev, struct peer *peer);
 static void persistent_keepalive_expired(struct device *dev, struct peer *peer);
+static void start_expired(struct device *dev, struct peer *peer);
 static void keepalive_idle(struct device *dev, struct peer *peer);
 
 static uint64_t earliest(const struct peer *peer);
@@ -30,6 +31,7 @@ static void (*const expired[PEER_TIMERS])(struct device *, struct peer *) = {
 	[TIMER_NEW_HANDSHAKE] = new_handshake_expired,
 	[TIMER_ZERO_KEYS] = zero_keys_expired,
 	[TIMER_PERSISTENT_KEEPALIVE] = persistent_keepalive_expired,
+	[TIMER_START] = start_expired,
 };
 
 int timer_heap_init(struct timer_heap *h, unsigned capacity)
@@ -226,6 +228,15 @@ static void persistent_keepalive_expired(struct device *dev, struct peer *peer)
 	/* Still due when nothing could be sent: an interval from now, not at once again. */
 	timers_arm(dev, peer, TIMER_PERSISTENT_KEEPALIVE,
 		next_ns > dev->now_ns ? next_ns : dev->now_ns + interval_ns);
+}
+
+/* A configuration that many peers share was changed. Whatever traffic there was: it may have been under keys
+ * that are gone. */
+static void start_expired(struct device *dev, struct peer *peer)
+{
+	/* Both may have gone since. */
+	if (peer->persistent_keepalive_s || peer->staged_first)
+		egress_keepalive(dev, peer);
 }
 
 /* Asks the decrypt thread to tell of the next data, without missing what comes at this moment. */

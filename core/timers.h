@@ -1,6 +1,6 @@
 /*
- * The five timers of each peer (WireGuard paper, section 6) in one binary heap of peers keyed by earliest
- * deadline. Crypto thread.
+ * The timers of each peer, the five of the WireGuard paper (section 6) and one of our own, in one binary heap
+ * of peers keyed by earliest deadline. Crypto thread.
  *
  * Cancelling is lazy: traffic only moves timestamps (peer->last_tx_ns, last_rx_ns, first_unanswered_*), and a
  * timer that fires looks at them and re-arms itself for the real deadline or goes idle. So the data path
@@ -22,6 +22,7 @@ enum peer_timer {
 	TIMER_NEW_HANDSHAKE, /* KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + jitter after data went and nothing came */
 	TIMER_ZERO_KEYS,     /* 3 * REJECT_AFTER_TIME after the last session */
 	TIMER_PERSISTENT_KEEPALIVE,
+	TIMER_START, /* at once: a first keepalive, or the handshake for what waits, in its turn among many */
 	PEER_TIMERS
 };
 

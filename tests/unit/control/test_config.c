@@ -399,18 +399,21 @@ Test(config, keepalive_goes_out_when_it_is_turned_on)
 	cr_assert_eq(bench_set(b, "public_key=%s\nendpoint=192.0.2.9:9\n", bench_key(1)), 0);
 	cr_assert_null(node_take(b->node));
 	cr_assert_eq(bench_set(b, "public_key=%s\npersistent_keepalive_interval=25\n", bench_key(1)), 0);
+	node_run(b->node, b->dev->now_ns);
 	d = node_take(b->node);
 	cr_assert(d, "no handshake was started for the keepalive");
 	cr_assert_eq(datagram_type(d), WIRE_INITIATION);
 	free(d);
 	cr_assert_null(node_take(b->node), "one is enough");
 	cr_assert_eq(bench_set(b, "public_key=%s\npersistent_keepalive_interval=25\n", bench_key(1)), 0);
+	node_run(b->node, b->dev->now_ns);
 	cr_assert_null(node_take(b->node), "it was on already");
 
 	/* All of a new peer is in place when its keepalive is sent: the endpoint may come after it. */
 	cr_assert_eq(bench_set(b, "public_key=%s\npersistent_keepalive_interval=25\nendpoint=192.0.2.8:8\n",
 			     bench_key(2)),
 		0);
+	node_run(b->node, b->dev->now_ns);
 	d = node_take(b->node);
 	cr_assert(d);
 	cr_assert_eq(d->to.to.v4.sin_port, htons(8));
@@ -430,7 +433,7 @@ Test(config, nothing_is_sent_while_the_interface_is_down)
 		0);
 	cr_assert_null(node_take(b->node));
 	cr_assert_eq(config_link_up(&b->config), 0);
-	node_settle(b->node);
+	node_run(b->node, b->dev->now_ns);
 	d = node_take(b->node);
 	cr_assert(d, "it goes out when the interface comes up");
 	free(d);
@@ -447,6 +450,7 @@ Test(config, same_private_key_keeps_sessions)
 	cr_assert_eq(bench_set(b, "public_key=%s\nendpoint=192.0.2.9:9\npersistent_keepalive_interval=25\n",
 			     bench_key(1)),
 		0);
+	node_run(b->node, b->dev->now_ns);
 	peer = peer_number(b, 1);
 	cr_assert(peer->handshake_index);
 	cr_assert_eq(bench_set(b, "private_key=%s\n", PRIVATE), 0);

@@ -1,4 +1,7 @@
 #include "core/device.h"
+
+#include <sodium.h>
+
 #include "tests/unit/core/support.h"
 
 static struct pair p;
@@ -135,8 +138,69 @@ Test(device, coming_up_sends_persistent_keepalives)
 	node_settle(p.a);
 	expect_silence(p.a);
 	device_up(&p.a->dev);
-	node_settle(p.a);
+	node_run(p.a, p.now_ns);
 	free(expect_sent(p.a, WIRE_INITIATION));
+}
+
+/* Adds as many peers with a persistent keepalive as nr says. */
+static void add_keepalive_peers(unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		uint8_t key[NOISE_KEY_BYTES];
+
+		randombytes_buf(key, sizeof(key));
+		device_set_persistent_keepalive(&p.a->dev, node_add_peer(p.a, key, "192.0.2.9:9", NULL), 25);
+	}
+}
+
+/* Fails unless each of nr peers is asked for a handshake, at most 8 in a turn. */
+static void expect_starts_in_turns(unsigned nr)
+{
+	gso_queue_flush(&p.a->queue);
+	expect_silence(p.a);
+	while (nr) {
+		const unsigned turn = MIN(nr, 8u);
+		const uint64_t next_ns = timers_run(&p.a->dev, 8);
+
+		gso_queue_flush(&p.a->queue);
+		cr_assert_eq(discard_sent(p.a, WIRE_INITIATION), turn);
+		nr -= turn;
+		cr_assert_eq(next_ns <= p.now_ns, nr > 0, "who sleeps until then");
+	}
+}
+
+Test(device, many_keepalives_at_once_are_spread_over_turns)
+{
+	enum { PEERS = 100 };
+
+	/* Switched on ... */
+	add_keepalive_peers(PEERS);
+	expect_starts_in_turns(PEERS);
+	/* ... the key changed ... */
+	node_set_random_key(p.a);
+	expect_starts_in_turns(PEERS);
+	/* ... and the interface brought up. */
+	device_down(&p.a->dev);
+	device_up(&p.a->dev);
+	expect_starts_in_turns(PEERS);
+}
+
+Test(device, a_keepalive_switched_off_again_before_its_turn_is_not_sent)
+{
+	device_set_persistent_keepalive(&p.a->dev, p.pb, 25);
+	device_set_persistent_keepalive(&p.a->dev, p.pb, 0);
+	cr_assert_eq(node_run(p.a, p.now_ns), UINT64_MAX);
+	expect_silence(p.a);
+}
+
+Test(device, packets_that_wait_start_over_under_a_new_private_key)
+{
+	pair_send_ab(&p, 1);
+	free(expect_sent(p.a, WIRE_INITIATION));
+	node_set_random_key(p.a);
+	node_run(p.a, p.now_ns);
+	free(expect_sent(p.a, WIRE_INITIATION));
+	cr_assert_eq(p.pb->staged_segments, 1);
 }
 
 Test(device, a_private_key_that_comes_late_starts_persistent_keepalives)
@@ -150,7 +214,7 @@ Test(device, a_private_key_that_comes_late_starts_persistent_keepalives)
 	node_settle(p.a);
 	expect_silence(p.a);
 	device_set_private_key(&p.a->dev, key);
-	node_settle(p.a);
+	node_run(p.a, p.now_ns);
 	pair_exchange(&p);
 	cr_assert(p.pa->current);
 }
@@ -161,9 +225,10 @@ Test(device, a_new_private_key_ends_sessions_and_starts_over)
 
 	pair_connect(&p);
 	device_set_persistent_keepalive(&p.a->dev, p.pb, 25);
-	node_settle(p.a);
+	node_run(p.a, p.now_ns);
 	pair_exchange(&p);
 	node_set_random_key(p.a);
+	node_run(p.a, p.now_ns);
 	memcpy(new_public, p.a->dev.identity.public_key, sizeof(new_public));
 	cr_assert_null(p.pb->current);
 	struct datagram *d = expect_sent(p.a, WIRE_INITIATION);

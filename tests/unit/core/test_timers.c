@@ -327,7 +327,7 @@ Test(timers, persistent_keepalive_is_sent_after_that_much_silence)
 {
 	pair_connect(&p);
 	device_set_persistent_keepalive(&p.a->dev, p.pb, 25);
-	node_settle(p.a);
+	node_run(p.a, p.now_ns);
 	pair_exchange(&p);
 	cr_assert_eq(p.passed[WIRE_DATA], 1, "switched on: one goes out at once");
 	pair_run(&p, SECONDS(24.9));
