@@ -475,6 +475,9 @@ static void forget_sources(struct device *dev)
 	cds_list_for_each(link, &dev->peers)
 	{
 		struct peer *peer = cds_list_entry(link, struct peer, link);
+
+		/* Else a move that waits there would bring its source along later. */
+		peer_take_roamed(peer);
 		struct endpoint endpoint = peer->endpoint;
 
 		if (!endpoint_is_set(&endpoint))

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "crypto/secret.h"
 
+static bool discard_roamed(struct peer *peer);
 static void retire(struct device *dev, struct peer *peer, struct index_entry *session);
 
 struct peer *peer_new(const uint8_t public_key[NOISE_KEY_BYTES], const uint8_t *preshared)
@@ -48,7 +49,11 @@ void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint)
 {
 	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
 
-	if (endpoint_equal(&peer->endpoint, endpoint))
+	/* Older than this one. The decrypt thread must learn that it was not taken, even if nothing else
+	 * changes. */
+	const bool discarded = discard_roamed(peer);
+
+	if (endpoint_equal(&peer->endpoint, endpoint) && !discarded)
 		return;
 	if (!endpoint_same_to(&peer->endpoint, endpoint))
 		log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: endpoint is now %s", peer_name(peer, name),
@@ -60,6 +65,8 @@ void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint)
 
 void peer_forget_source(struct peer *peer)
 {
+	/* The newest address stays; only its source goes. */
+	peer_take_roamed(peer);
 	struct endpoint endpoint = peer->endpoint;
 
 	endpoint_clear_source(&endpoint);
@@ -120,6 +127,16 @@ void peer_clear_sessions(struct device *dev, struct peer *peer)
 	retire(dev, peer, peer->current);
 	retire(dev, peer, peer->next);
 	peer->previous = peer->current = peer->next = NULL;
+}
+
+/* Empties the mailbox unread. Returns whether there was something in it. */
+static bool discard_roamed(struct peer *peer)
+{
+	/* Both as in peer_take_roamed(). */
+	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
+		return false;
+	atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);
+	return true;
 }
 
 static void retire(struct device *dev, struct peer *peer, struct index_entry *session)

@@ -54,12 +54,12 @@ struct peer {
 	struct index_entry *previous, *current, *next;
 	struct endpoint endpoint;
 	uint16_t persistent_keepalive_s;
-	uint64_t deadline_ns[PEER_TIMERS];   /* boottime; 0: not armed */
-	unsigned timer_slot;                 /* position in the device's timer heap, UINT_MAX: none */
-	uint64_t timer_key_ns;               /* the deadline it is filed under */
-	unsigned handshake_attempts;         /* retries of the handshake under way */
-	uint64_t initiation_held_until_ns;   /* REKEY_TIMEOUT and jitter after an own initiation or response */
-	uint64_t last_handshake_rx_ns;       /* authenticated initiation or response; 0 none */
+	uint64_t deadline_ns[PEER_TIMERS]; /* boottime; 0: not armed */
+	unsigned timer_slot;               /* position in the device's timer heap, UINT_MAX: none */
+	uint64_t timer_key_ns;             /* the deadline it is filed under */
+	unsigned handshake_attempts;       /* retries of the handshake under way */
+	uint64_t initiation_held_until_ns; /* REKEY_TIMEOUT and jitter after an own initiation or response */
+	uint64_t last_handshake_rx_ns;     /* authenticated initiation or response; 0 none */
 	uint64_t last_handshake_realtime_ns; /* of the last completed one, for `wg show`; 0 never */
 	uint64_t last_timestamp_ns;          /* realtime in the last own initiation */
 	uint64_t first_unanswered_tx_ns; /* first data sent after last_rx_ns; 0 none since the last look */
@@ -102,7 +102,8 @@ const char *peer_name(const struct peer *peer, char *buf);
 
 /* ---- crypto thread ---- */
 
-/* A new endpoint by configuration or by an authenticated handshake message. */
+/* A new endpoint by configuration or by an authenticated handshake message. It wins over what roamed before
+ * it. */
 void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint);
 /* Lets the system choose the source address again. */
 void peer_forget_source(struct peer *peer);

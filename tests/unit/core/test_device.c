@@ -305,6 +305,59 @@ Test(device, a_configured_endpoint_lasts_until_the_peer_is_heard_again)
 	cr_assert(endpoint_same_to(&p.pa->endpoint, &p.a->address));
 }
 
+/* What the decrypt thread does when a's data comes from elsewhere, up to where the crypto thread's turn ends
+ * before the note. */
+static void leave_in_mailbox(struct peer *peer, const struct endpoint *from)
+{
+	peer->roamed = *from;
+	atomic_store(&peer->roamed_pending, true);
+	peer->rx_endpoint = *from;
+	peer->rx_endpoint_generation = peer->endpoint_generation;
+}
+
+Test(device, a_configured_endpoint_wins_over_an_older_move)
+{
+	struct endpoint moved, configured;
+
+	pair_connect(&p);
+	cr_assert_eq(endpoint_parse(&moved, "203.0.113.7:7"), 0);
+	cr_assert_eq(endpoint_parse(&configured, "203.0.113.8:8"), 0);
+	leave_in_mailbox(p.pa, &moved);
+	device_set_endpoint(&p.b->dev, p.pa, &configured);
+	device_note(&p.b->dev, note_encode(NOTE_ROAMED, p.pa->current->index));
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &configured));
+
+	/* The same one that it had is as new as any other ... */
+	leave_in_mailbox(p.pa, &moved);
+	device_set_endpoint(&p.b->dev, p.pa, &configured);
+	device_note(&p.b->dev, note_encode(NOTE_ROAMED, p.pa->current->index));
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &configured));
+
+	/* ... and what comes after it from where the peer had moved to counts again. */
+	pair_send_ab(&p, 1);
+	struct datagram *d = expect_sent(p.a, WIRE_DATA);
+	moved.from.v4 = p.b->address.to.v4.sin_addr;
+	p.pa->rx_endpoint = moved;
+	d->from = moved;
+	node_receive(p.b, d);
+	free(d);
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &moved));
+}
+
+Test(device, forgetting_the_source_keeps_a_move_that_waits)
+{
+	struct endpoint moved;
+
+	pair_connect(&p);
+	cr_assert_eq(endpoint_parse(&moved, "203.0.113.7:7"), 0);
+	moved.from.v4.s_addr = 0x01020304;
+	leave_in_mailbox(p.pa, &moved);
+	peer_forget_source(p.pa);
+	device_note(&p.b->dev, note_encode(NOTE_ROAMED, p.pa->current->index));
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &moved));
+	cr_assert_eq(p.pa->endpoint.from.v4.s_addr, 0);
+}
+
 Test(device, replies_leave_from_the_address_that_was_talked_to)
 {
 	pair_connect(&p);
