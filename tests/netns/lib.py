@@ -674,6 +674,12 @@ def show_logs():
         lines = [line for line in d.output().splitlines() if line.strip() and line.strip()[0] not in "┌│└"]
         print(f"--- {d.program.name} {d.ifname} in {d.node.name}" + (":" if lines else ": no output"))
         print("\n".join(lines[-200 if d.program.is_sluice else -8:]))
+        if d.program.is_sluice and not d.ended():
+            try:
+                print("counters: " + ", ".join(f"{k} {v}" for k, v in sorted(d.counters().items()) if v))
+                print(d.wg("show", d.ifname).stdout)
+            except (Failure, ValueError) as e:
+                print(f"no counters: {e}")
 
 
 def left_behind():

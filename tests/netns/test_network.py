@@ -149,6 +149,16 @@ def restart_heals(a, b):
 
 
 @case(pairs=BOTH_ROLES)
+def a_restarted_peer_is_answered_at_once(a, b):
+    """The answer to its first packet goes out under the new session, not under the one that it has forgotten."""
+    t = Tunnel(a, b)
+    ping(t.n1, "10.0.0.2")
+    for _ in range(15):
+        t.a.restart([(t.b, t.endpoint(t.b))])
+        ping(t.n1, "10.0.0.2", wait=4)
+
+
+@case(pairs=BOTH_ROLES)
 def interface_down_and_up(a, b):
     t = Tunnel(a, b)
     ping(t.n1, "10.0.0.2")
