@@ -114,12 +114,17 @@ uint64_t node_run(struct node *n, uint64_t now_ns)
 
 void node_tun_packet(struct node *n, const void *packet, uint32_t len)
 {
+	node_tun_super(n, &(struct train_packet){.len = len}, packet);
+}
+
+void node_tun_super(struct node *n, const struct train_packet *meta, const void *packet)
+{
 	struct train *train = pool_get(&n->trains);
 	struct tun_queue *queue = tun_mem_queue(n->tun);
 
 	require(train);
 	train_reset(train);
-	require(!tun_mem_push_plain(n->tun, packet, len));
+	require(!tun_mem_push(n->tun, meta, packet));
 	require(queue->ops->recv_many(queue, train) == 1);
 	egress_train(&n->egress, train);
 	pool_put(train);

@@ -51,6 +51,8 @@ void node_free(struct node *node);
 uint64_t node_run(struct node *node, uint64_t now_ns);
 /* A packet from the local TUN. */
 void node_tun_packet(struct node *node, const void *packet, uint32_t len);
+/* The same with the fields of its vnet header: a super-packet. */
+void node_tun_super(struct node *node, const struct train_packet *meta, const void *packet);
 /* A datagram from the network, all the way through udp-rx, decrypt-to-TUN and crypto. */
 void node_receive(struct node *node, const struct datagram *datagram);
 /* The same, but handshake messages wait in the queue for node_handle_handshakes(). */
