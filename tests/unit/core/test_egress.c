@@ -2,6 +2,7 @@
 
 #include <linux/virtio_net.h>
 
+#include "crypto/wire.h"
 #include "tests/unit/core/support.h"
 
 #define HEADERS 40 /* IPv4 and TCP */
@@ -154,4 +155,69 @@ Test(egress, all_staged_packets_together_are_bounded)
 	const unsigned before = peers[PEERS - 1]->staged_segments;
 	node_tun_packet(p.a, packet, LONG_PACKET);
 	cr_assert_eq(peers[PEERS - 1]->staged_segments, before + 1);
+}
+
+/* ---- what fits no datagram ---- */
+
+/* Sends packet[] in a train of its own, and fails unless it is dropped, counted as nr segments, and the train
+ * has not been touched. */
+static void expect_too_long(const struct train_packet *meta, unsigned nr)
+{
+	static struct train train, copy;
+	const uint64_t before = node_drops(p.a, DROP_EGRESS_TOO_LONG);
+
+	train_reset(&train);
+	memset(train.data, 0xa5, sizeof(train.data));
+	memcpy(train.data, packet, meta->len);
+	train.packet[0] = *meta;
+	train.nr = 1;
+	train.used = meta->len + TRAIN_GAP;
+	memcpy(&copy, &train, sizeof(copy));
+	egress_train(&p.a->egress, &train);
+	cr_assert_eq(pool_in_use(&p.a->batches), 0, "a slot was taken");
+	node_settle(p.a);
+	cr_assert_eq(node_drops(p.a, DROP_EGRESS_TOO_LONG), before + nr);
+	cr_assert(!memcmp(&copy, &train, sizeof(copy)));
+	cr_assert_eq(p.pb->staged_segments, 0);
+	expect_silence(p.a);
+}
+
+Test(egress, a_packet_too_long_for_a_datagram_is_dropped)
+{
+	const uint32_t longest = (GSO_BYTES_MAX - WIRE_DATA_OVERHEAD) & ~15u;
+
+	/* As `ip link set mtu 65535` would have it. */
+	atomic_store(&p.a->dev.mtu, 65535);
+	/* Without a session: it must not wait for one, nor ask for one. */
+	packet_make(packet, "10.0.0.1", "10.0.0.2", 1, 65500);
+	expect_too_long(&(struct train_packet){.len = 65500}, 1);
+	cr_assert_null(p.pb->handshake_index);
+
+	pair_connect(&p);
+	for (uint32_t len = longest - 20; len <= 65535; len++) {
+		packet_make(packet, "10.0.0.1", "10.0.0.2", 1, len);
+		if (len > longest) {
+			expect_too_long(&(struct train_packet){.len = len}, 1);
+			continue;
+		}
+		node_tun_packet(p.a, packet, len);
+		struct datagram *d = expect_sent(p.a, WIRE_DATA);
+		cr_assert(d->len >= WIRE_DATA_OVERHEAD + len && d->len <= GSO_BYTES_MAX);
+		free(d);
+	}
+}
+
+Test(egress, a_super_packet_of_segments_too_long_is_dropped)
+{
+	atomic_store(&p.a->dev.mtu, 65535);
+	pair_connect(&p);
+	struct train_packet meta = make_super(65535 - HEADERS, 65535);
+	expect_too_long(&meta, 1);
+	/* One too long, and a short one that does not go alone. */
+	meta = make_super(65535 - HEADERS, 65450);
+	expect_too_long(&meta, 2);
+	/* The same bytes in segments that fit. */
+	meta = make_super(65535 - HEADERS, 65000);
+	node_tun_super(p.a, &meta, packet);
+	cr_assert_eq(discard_sent(p.a, WIRE_DATA), 2);
 }
