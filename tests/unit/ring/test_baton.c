@@ -1,0 +1,107 @@
+#include "ring/baton.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+
+#include "ring/channel.h"
+
+static struct park park;
+static struct baton baton;
+
+static void setup(void)
+{
+	park_init(&park);
+	baton_init(&baton, &park);
+}
+
+TestSuite(baton, .init = setup);
+
+Test(baton, has_one_holder)
+{
+	cr_assert(baton_try(&baton));
+	cr_assert_not(baton_try(&baton));
+	cr_assert_not(baton_claim(&baton));
+	baton_pass(&baton);
+	cr_assert(baton_claim(&baton));
+	cr_assert_not(baton_try(&baton));
+	baton_pass(&baton);
+	cr_assert(baton_try(&baton));
+}
+
+Test(baton, wakes_the_consumer_that_came_for_it)
+{
+	cr_assert(baton_try(&baton));
+	const uint32_t ticket = park_ticket(&park);
+	cr_assert_not(baton_claim(&baton));
+	baton_pass(&baton);
+	cr_assert(park_wait(&park, ticket, PARK_FOREVER));
+}
+
+Test(baton, wakes_nobody_that_did_not_ask)
+{
+	const uint32_t ticket = park_ticket(&park);
+
+	cr_assert(baton_try(&baton));
+	baton_pass(&baton);
+	cr_assert_not(park_wait(&park, ticket, park_clock_ns() + 5 * NS_PER_MS));
+}
+
+#define ITEMS 200000
+
+static struct channel channel;
+static struct spsc_tx tx;
+static struct spsc_rx rx;
+static uintptr_t last; /* covered by the baton */
+static _Atomic bool done;
+
+static void drain(void)
+{
+	void *item;
+
+	while ((item = spsc_pop(rx))) {
+		cr_assert_eq((uintptr_t)item, last + 1);
+		last = (uintptr_t)item;
+	}
+}
+
+static void *consume(void *arg)
+{
+	while (!atomic_load(&done)) {
+		const uint32_t ticket = park_ticket(&park);
+
+		if (baton_claim(&baton)) {
+			drain();
+			baton_pass(&baton);
+		}
+		park_wait(&park, ticket, PARK_FOREVER);
+	}
+	return NULL;
+}
+
+/* The producer works for its consumer now and then: nothing is left behind, nothing comes twice or out of
+ * order. */
+Test(baton, two_hands_empty_a_queue_in_order, .timeout = 60)
+{
+	pthread_t thread;
+
+	cr_assert_eq(spsc_init(&channel, CHANNEL_SLOTS, NULL, &tx, &rx), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, consume, NULL), 0);
+	for (uintptr_t i = 1; i <= ITEMS; i++) {
+		while (!spsc_push(tx, (void *)i))
+			park_wake(&park);
+		if (i % 3 && baton_try(&baton)) {
+			drain();
+			baton_pass(&baton);
+		} else {
+			park_wake(&park);
+		}
+	}
+	/* Without another push or wake: what is inside comes out. */
+	while (channel_len(&channel))
+		;
+	atomic_store(&done, true);
+	park_wake(&park);
+	pthread_join(thread, NULL);
+	cr_assert_eq(last, ITEMS);
+	channel_done(&channel);
+}
