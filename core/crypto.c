@@ -101,6 +101,8 @@ static bool run_trains(struct crypto *c)
 	while (n < TRAINS_PER_TURN && (train = mpsc_pop(c->trains))) {
 		if (n == 0)
 			histogram_add(&c->counters.queue_seen, channel_len(c->trains.ch) + 1);
+		/* It may answer what confirmed a session, and came after that note: see note_confirmed(). */
+		run_notes(c);
 		egress_train(&c->egress, train);
 		pool_put(train);
 		n++;

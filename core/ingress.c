@@ -23,6 +23,7 @@ static void receive_packet(
 	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn);
 static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet);
 static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from);
+static void note_confirmed(struct ingress *in, struct keypair *k);
 static void note_received(
 	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns);
 static void write_frame(void *arg, struct tun_frame *frame, unsigned packets);
@@ -256,12 +257,14 @@ static void open_run(
 			drop(in->drops, DROP_INGRESS_REPLAY, 1);
 			continue;
 		}
-		any = true;
 		wire_bytes += s->len;
 		if (s->msg != last_msg) {
 			note_roamed(in, peer, index, &msg->from);
 			last_msg = s->msg;
 		}
+		if (!any)
+			note_confirmed(in, k);
+		any = true;
 		const uint32_t len = seg->len - AEAD_TAG_BYTES;
 		if (!len) {
 			counter_add(&in->counters.keepalives, 1);
@@ -342,14 +345,23 @@ static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, c
 	peer->rx_endpoint_generation = generation;
 }
 
+/*
+ * Before the first packet goes to the TUN: its answer must find the note in the crypto thread's channel, or
+ * it would be sealed under the session before, which a peer that was restarted does not have. After
+ * note_roamed(): what is staged goes to the address that this came from.
+ */
+static void note_confirmed(struct ingress *in, struct keypair *k)
+{
+	if (unlikely(!k->initiator && !atomic_load_explicit(&k->confirmed, memory_order_relaxed)) &&
+		mpsc_push(in->notes, note_encode(NOTE_CONFIRMED, k->local_index)))
+		atomic_store_explicit(&k->confirmed, true, memory_order_relaxed);
+}
+
 /* After authenticated packets: timestamps for the lazy timers, and the notes that somebody waits for. */
 static void note_received(
 	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns)
 {
 	atomic_store_explicit(&peer->last_rx_ns, now_ns, memory_order_relaxed);
-	if (unlikely(!k->initiator && !atomic_load_explicit(&k->confirmed, memory_order_relaxed)) &&
-		mpsc_push(in->notes, note_encode(NOTE_CONFIRMED, k->local_index)))
-		atomic_store_explicit(&k->confirmed, true, memory_order_relaxed);
 	if (unlikely(k->initiator && now_ns > k->created_ns &&
 		     now_ns - k->created_ns >= RECEIVE_REKEY_AGE_NS &&
 		     !atomic_load_explicit(&k->rekey_noted, memory_order_relaxed)) &&

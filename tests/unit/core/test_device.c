@@ -367,6 +367,33 @@ Test(device, replies_leave_from_the_address_that_was_talked_to)
 	free(d);
 }
 
+/* b's TUN: the local receiver answers at once, and the crypto thread may run before the writer does again. */
+static void answer(void *arg, const struct train_packet *meta, const uint8_t *data)
+{
+	node_settle(p.b);
+	cr_assert(p.pa->current, "the answer would go under an older session");
+	(*(unsigned *)arg)++;
+}
+
+Test(device, an_answer_to_the_first_packet_goes_under_its_session)
+{
+	struct tun_queue *queue = p.b->ingress.queue;
+	unsigned answered = 0;
+	struct tun_mem *tun;
+	uint8_t packet[64];
+
+	cr_assert_eq(tun_mem_new(&tun, 0, 0, 16, answer, &answered), 0);
+	p.b->ingress.queue = tun_mem_queue(tun);
+	/* Not one that is held back to be coalesced. */
+	packet_make(packet, "10.0.0.1", "10.0.0.2", 1, sizeof(packet));
+	packet[9] = IPPROTO_ICMP;
+	node_tun_packet(p.a, packet, sizeof(packet));
+	pair_exchange(&p);
+	cr_assert_eq(answered, 1);
+	p.b->ingress.queue = queue;
+	tun_mem_free(tun);
+}
+
 Test(device, packets_from_outside_the_peers_allowed_ips_are_dropped)
 {
 	uint8_t packet[64];
