@@ -207,6 +207,7 @@ def handshake_flood_does_not_starve_the_session(sluice):
                 answers += 1
         except OSError:
             pass
+    steady.flows(10)  # what still waits in this process and the kernel is not lost
     lost = steady.end()
     c = t.b.daemon.counters()
     print(f"{sent} initiations, {answers} answers, {len(lost)} of the session's datagrams lost", {k: v for k, v in c.items() if "handshake" in k})
@@ -214,9 +215,12 @@ def handshake_flood_does_not_starve_the_session(sluice):
     check(large <= 64, f"an answer of {large} bytes to an initiation of a stranger")
     check(answers <= sent, "more answers than questions")
     check(c["handshake_under_load"] + c["ingress_handshake_queue_full"] > 0, f"it was never under load: {c}")
-    # A new peer gets in meanwhile or at once afterwards.
+    # A new peer gets in meanwhile or at once afterwards: with its first initiation, or, told a cookie instead, with the
+    # second, 5 to 5.34 s later. The rest is for a machine that has other things to do.
     t.a.restart([(t.b, t.endpoint(t.b))])
-    ping(t.n1, "10.0.0.2", wait=6)
+    ping(t.n1, "10.0.0.2", wait=10)
+    made = t.a.daemon.counter("initiations_sent")
+    check(made <= 2, f"it took {made} initiations")
 
 
 @case(pairs=BOTH_ROLES, timeout=60)
