@@ -577,7 +577,7 @@ def the_log_never_shows_a_key(sluice):
     t.connect()
     for x, y in ((t.a, t.b), (t.b, t.a)):
         x.daemon.set_preshared(y.public, psk)
-    ping(t.n1, "10.0.0.2", count=3, extra=("-p", "5ec2e7"))
+    ping(t.n1, "10.0.0.2", count=3, data=b"\x5e\xc2\xe7")
     text = t.a.daemon.output() + t.b.daemon.output()
     check(text, "no log at all")
     for secret in (t.a.private, t.b.private, psk):

@@ -105,6 +105,7 @@ def hostile_datagrams_do_not_disturb(a, b):
 @case(pairs=BOTH_ROLES)
 def replayed_packets_are_dropped_and_move_nothing(a, b):
     t = Tunnel(a, b)
+    t.n1.tx_udp_segmentation("eth0", False)  # so that every datagram is captured by itself
     wire = raw_capture(t.n2, "eth0")
     ping(t.n1, "10.0.0.2", count=20)
     packets = [u[3] for u in gather(wire, 0.3, lambda u: u[2] == 51821, want=10000)]
@@ -137,6 +138,7 @@ def replayed_packets_are_dropped_and_move_nothing(a, b):
 @case(pairs=SELF)
 def forged_and_truncated_data_is_dropped(a, b):
     t = Tunnel(a, b)
+    t.n1.tx_udp_segmentation("eth0", False)
     wire = raw_capture(t.n2, "eth0")
     ping(t.n1, "10.0.0.2", count=3)
     data = [u[3] for u in gather(wire, 0.2, lambda u: u[2] == 51821 and u[3][0] == 4, want=100)][-1]

@@ -7,7 +7,7 @@ import threading
 import time
 
 from cases import BOTH_ROLES, SELF, case
-from lib import (Node, Site, Tunnel, check, equal, gather, genkey, ping, pubkey, raw_capture, traffic_class, udp, udp_of_frame, veth,
+from lib import (Node, Site, Tunnel, check, checksum, equal, gather, genkey, ping, pubkey, raw_capture, traffic_class, udp, udp_of_frame, veth,
                  wait_until)
 from test_traffic import gateway, inner_packets, stream, tcp_pair
 
@@ -258,7 +258,7 @@ def mtu_change_is_followed(a, b):
             n.ip(f"link set wg0 mtu {mtu}")
         time.sleep(0.05)
         for size in (mtu - 28, mtu - 35, 0):
-            ping(t.n1, "10.0.0.2", size=size, extra=("-M", "do"))
+            ping(t.n1, "10.0.0.2", size=size, df=True)
 
 
 @case(ours=True)
@@ -269,7 +269,7 @@ def padding_stays_below_the_mtu(sluice):
 
     def on_the_wire(size):
         gather(wire, 0.05)
-        ping(t.n1, "10.0.0.2", size=size - 28, extra=("-M", "do"))
+        ping(t.n1, "10.0.0.2", size=size - 28, df=True)
         return [len(u[3]) - 32 for u in gather(wire, 0.3, lambda u: u[1] == 51820 and u[3][0] == 4, want=1)]
 
     equal(on_the_wire(1403), [1403], "inner length of a full packet")
@@ -298,7 +298,7 @@ def moved_to_another_namespace_it_keeps_working(a, b):
     inner.ip("link set wg0 mtu 1333")
     time.sleep(0.2)
     wire = raw_capture(t.n1, "eth0")
-    ping(inner, "10.0.0.2", size=1332 - 28, extra=("-M", "do"))
+    ping(inner, "10.0.0.2", size=1332 - 28, df=True)
     seen = gather(wire, 0.3, lambda u: u[1] == 51820 and u[3][0] == 4, want=1)
     equal([len(u[3]) - 32 for u in seen], [1333], "inner length on the wire")
     inner.ip("link set wg0 down")
@@ -314,8 +314,8 @@ def handshakes_are_marked_and_data_is_not(sluice):
     for outer in (4, 6):
         t = Tunnel(sluice, sluice, outer=outer)
         wire = raw_capture(t.n2, "eth0")
-        ping(t.n1, "10.0.0.2", extra=("-Q", "0xb8"))  # inner DSCP EF
-        ping(t.n1, "fd00::2", extra=("-Q", "0xb8"))
+        ping(t.n1, "10.0.0.2", tos=0xb8)  # inner DSCP EF
+        ping(t.n1, "fd00::2", tos=0xb8)
         seen = gather(wire, 0.3, lambda u: 51820 in u[1:3], want=1000)
         marks = {(u[3][0], traffic_class(u[0])) for u in seen}
         equal(marks, {(1, 0x88), (2, 0x88), (4, 0)}, "message types and their traffic classes")
@@ -349,10 +349,7 @@ def rewritten(frame, ecn):
     f = bytearray(frame)
     f[15] = (f[15] & 0xfc) | ecn
     f[24:26] = b"\0\0"
-    total = sum(struct.unpack("!10H", f[14:34]))
-    total = (total & 0xffff) + (total >> 16)
-    total = (total & 0xffff) + (total >> 16)
-    f[24:26] = struct.pack("!H", total ^ 0xffff)
+    f[24:26] = checksum(bytes(f[14:34]))
     return bytes(f)
 
 

@@ -104,9 +104,9 @@ def ping_sizes(a, b, mtu):
             n.ip(f"link set {i} mtu {mtu + 80}")
     for to, headers in (("10.0.0.2", 28), ("fd00::2", 48)):
         for size in (0, 1, 15, 16, 17, 100, mtu - headers - 17, mtu - headers - 16, mtu - headers - 1, mtu - headers):
-            ping(t.n1, to, size=size, extra=("-M", "do"))
-            ping(t.n2, to[:-1] + "1", size=size, extra=("-M", "do"))
-        equal(ping(t.n1, to, size=mtu - headers + 1, extra=("-M", "do"), ok=False, wait=1), 0, "replies above the MTU")
+            ping(t.n1, to, size=size, df=True)
+            ping(t.n2, to[:-1] + "1", size=size, df=True)
+        equal(ping(t.n1, to, size=mtu - headers + 1, df=True, ok=False, wait=1), 0, "replies above the MTU")
 
 
 @case(pairs=BOTH_ROLES)
