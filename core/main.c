@@ -31,7 +31,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 static int claim_name(const struct options *options, struct control_socket *socket);
 static const struct aead_backend *choose_aead(const struct options *options);
 static int open_tun(const struct options *options, struct tun_device **tun);
-static void say_ready(const struct options *options, int ready_fd);
+static void say_ready(const struct options *options, unsigned tun_threads, int ready_fd);
 static void harden(void);
 static void raise_limit(int resource);
 static int complain(const char *fmt, ...) PRINTF_LIKE(1, 2);
@@ -158,11 +158,11 @@ static int run_interface(const struct options *options, struct control_socket *s
 		complain("cannot start: %s", strerror(-err));
 		goto out;
 	}
-	for (unsigned i = 0; i < options->tun_threads; i++)
+	for (unsigned i = 0; i < tun_device_nr_queues(tun); i++)
 		queues[i] = tun_device_queue(tun, i);
 
 	config = (struct pipeline_config){
-		.tun_threads = options->tun_threads,
+		.tun_threads = tun_device_nr_queues(tun),
 		.aead = aead,
 		.mtu = options->mtu,
 		.queues = queues,
@@ -194,7 +194,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 		goto out;
 	}
 
-	say_ready(options, ready_fd);
+	say_ready(options, tun_device_nr_queues(tun), ready_fd);
 	if (control_run(control) == 0)
 		status = EXIT_SUCCESS;
 	/* First, so that nobody finds a socket that does not answer. */
@@ -244,7 +244,7 @@ static const struct aead_backend *choose_aead(const struct options *options)
 	int err = 0;
 
 	if (aead) {
-		probe = aead->new(&err);
+		probe = aead->new (&err);
 		if (!probe) {
 			complain("--aead %s: this machine cannot run it (%s); leave --aead out to let sluice "
 				 "choose",
@@ -271,6 +271,16 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 {
 	int err = tun_device_open(tun, options->ifname, options->tun_threads, options->mtu);
 
+	/* Left to itself the kernel moves a flow to the queue that its answers are written to, in the middle.
+	 */
+	if (!err && options->tun_threads > 1 && !tun_device_steering(*tun)) {
+		log_warn(LOG_TUN,
+			"the kernel takes no steering program (CAP_BPF is missing?): going on with one "
+			"TUN thread, so that no flow is reordered");
+		tun_device_close(*tun);
+		*tun = NULL;
+		err = tun_device_open(tun, options->ifname, 1, options->mtu);
+	}
 	switch (err) {
 	case 0:
 		return 0;
@@ -293,12 +303,12 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 }
 
 /* From here on the interface can be set up. In the background the terminal is let go. */
-static void say_ready(const struct options *options, int ready_fd)
+static void say_ready(const struct options *options, unsigned tun_threads, int ready_fd)
 {
 	int null;
 
 	log_info(LOG_CORE, "sluice " SLUICE_VERSION " serves %s with %u TUN threads", options->ifname,
-		options->tun_threads);
+		tun_threads);
 	if (ready_fd < 0)
 		return;
 	if (chdir("/"))

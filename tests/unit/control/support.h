@@ -20,7 +20,7 @@
 #endif
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) ||     \
 	__has_feature(thread_sanitizer) || !defined(__OPTIMIZE__)
-#define ONE_SECOND 8.0
+#define ONE_SECOND 30.0
 #else
 #define ONE_SECOND 1.0
 #endif

@@ -213,7 +213,7 @@ static char *answer(int fd)
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 		ssize_t n;
 
-		if (poll(&p, 1, 10000) != 1)
+		if (poll(&p, 1, (int)(10000 * ONE_SECOND)) != 1)
 			break;
 		n = recv(fd, text + len, capacity - len - 1, 0);
 		if (n <= 0)
@@ -261,7 +261,7 @@ static void expect_closed(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	char c;
 
-	cr_assert_eq(poll(&p, 1, 10000), 1, "still open");
+	cr_assert_eq(poll(&p, 1, (int)(10000 * ONE_SECOND)), 1, "still open");
 	cr_assert_leq(recv(fd, &c, 1, 0), 0);
 	close(fd);
 }
