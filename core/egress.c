@@ -12,7 +12,7 @@
 #define ICMP_BURST_NS (50 * ICMP_INTERVAL_NS)
 #define UNREACHABLE_BYTES_MAX 1280
 /* The longest IP packet that, padded and sealed, is a datagram: an MTU can be set beyond it. */
-#define SEGMENT_BYTES_MAX (GSO_BYTES_MAX - WIRE_DATA_OVERHEAD - 15)
+#define SEGMENT_BYTES_MAX ((GSO_DATAGRAM_MAX - WIRE_DATA_OVERHEAD) & ~15u)
 
 struct staged_packet {
 	struct staged_packet *next;

@@ -26,7 +26,7 @@ uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, ui
 	struct udp_batch *batch;
 	uint8_t *slot;
 
-	assert(len >= 1 && len <= GSO_BYTES_MAX);
+	assert(len >= 1 && len <= GSO_DATAGRAM_MAX);
 	/* Here and not when a batch becomes sealed: only now is its last slot known to be filled. */
 	if (q->flush_threshold && q->nr_sealed >= q->flush_threshold)
 		deliver_sealed(q);

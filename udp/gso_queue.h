@@ -16,8 +16,9 @@
 
 #define GSO_SEGMENTS_MAX 64
 #define GSO_BYTES_MAX (65535 - 40 - 8)
-#define GSO_CONNECTIONS_MAX 64 /* open batches looked at; when more are open all are flushed */
-#define GSO_FLUSH_THRESHOLD 4  /* default of gso_queue.flush_threshold */
+#define GSO_DATAGRAM_MAX (65535 - 20 - 8) /* alone in its batch; both families carry it */
+#define GSO_CONNECTIONS_MAX 64            /* open batches looked at; when more are open all are flushed */
+#define GSO_FLUSH_THRESHOLD 4             /* default of gso_queue.flush_threshold */
 
 struct udp_batch {
 	struct pool_item item;
@@ -55,7 +56,7 @@ struct gso_queue {
 void gso_queue_init(struct gso_queue *q, struct pool *pool, void (*deliver)(void *, struct udp_batch *),
 	struct udp_batch *(*wait)(void *), void *arg);
 /*
- * A slot of len bytes (1..GSO_BYTES_MAX) for the next datagram to that endpoint. The slot is part of the
+ * A slot of len bytes (1..GSO_DATAGRAM_MAX) for the next datagram to that endpoint. The slot is part of the
  * queue from now on and must be filled before the next call on the queue. May deliver what lies before it;
  * flushes when the pool runs dry, then waits. NULL only if wait() gave NULL: counted as dropped.
  */

@@ -184,7 +184,7 @@ static void expect_too_long(const struct train_packet *meta, unsigned nr)
 
 Test(egress, a_packet_too_long_for_a_datagram_is_dropped)
 {
-	const uint32_t longest = (GSO_BYTES_MAX - WIRE_DATA_OVERHEAD) & ~15u;
+	const uint32_t longest = (GSO_DATAGRAM_MAX - WIRE_DATA_OVERHEAD) & ~15u;
 
 	/* As `ip link set mtu 65535` would have it. */
 	atomic_store(&p.a->dev.mtu, 65535);
@@ -202,7 +202,7 @@ Test(egress, a_packet_too_long_for_a_datagram_is_dropped)
 		}
 		node_tun_packet(p.a, packet, len);
 		struct datagram *d = expect_sent(p.a, WIRE_DATA);
-		cr_assert(d->len >= WIRE_DATA_OVERHEAD + len && d->len <= GSO_BYTES_MAX);
+		cr_assert(d->len >= WIRE_DATA_OVERHEAD + len && d->len <= GSO_DATAGRAM_MAX);
 		free(d);
 	}
 }

@@ -44,7 +44,7 @@ static void deliver(void *arg, struct udp_batch *batch)
 	cr_assert(batch->sealed);
 	cr_assert_null(batch->next);
 	cr_assert(batch->nr >= 1 && batch->nr <= GSO_SEGMENTS_MAX);
-	cr_assert(batch->len >= 1 && batch->len <= GSO_BYTES_MAX);
+	cr_assert(batch->len >= 1 && batch->len <= (batch->nr > 1 ? GSO_BYTES_MAX : GSO_DATAGRAM_MAX));
 	d->connection = connection_of(batch);
 	d->nr = batch->nr;
 	d->tos = batch->tos;
@@ -228,11 +228,11 @@ Test(gso_queue, keeps_to_the_bytes_of_one_datagram)
 
 Test(gso_queue, carries_the_longest_datagram_alone)
 {
-	enqueue(0, GSO_BYTES_MAX, 1);
+	enqueue(0, GSO_DATAGRAM_MAX, 1);
 	enqueue(0, 4, 2);
 	gso_queue_flush(&queue);
 	cr_assert_eq(nr_deliveries, 2);
-	cr_assert_eq(delivery[0].len[0], GSO_BYTES_MAX);
+	cr_assert_eq(delivery[0].len[0], GSO_DATAGRAM_MAX);
 }
 
 Test(gso_queue, delivers_nothing_before_threshold_or_flush)
