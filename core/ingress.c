@@ -370,7 +370,6 @@ static void note_received(
 	if (!data)
 		return;
 
-	atomic_store_explicit(&peer->last_rx_data_ns, now_ns, memory_order_relaxed);
 	if (atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed) <=
 		atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed))
 		atomic_store_explicit(&peer->first_unanswered_rx_ns, now_ns, memory_order_relaxed);

@@ -81,7 +81,6 @@ struct peer {
 
 	/* from_decrypt */
 	CACHE_ALIGNED _Atomic uint64_t last_rx_ns; /* any authenticated data message received; boottime */
-	_Atomic uint64_t last_rx_data_ns;          /* non-empty ones */
 	_Atomic uint64_t first_unanswered_rx_ns;   /* first non-empty one after last_tx_ns */
 	_Atomic uint64_t rx_bytes;                 /* data messages, as on the wire */
 	_Atomic uint64_t rx_handshake_bytes;       /* written by the crypto thread, apart from the above */

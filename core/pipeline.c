@@ -190,19 +190,18 @@ void pipeline_set_sockets(struct pipeline *p, struct udp_sockets *sockets)
 	udp_sockets_put(old);
 }
 
-bool socket_share_update(struct socket_share *share, struct pipeline *p)
+void socket_share_update(struct socket_share *share, struct pipeline *p)
 {
 	/* Pairs with the release in pipeline_set_sockets(), which changes nothing again before we have
 	 * adopted this. */
 	const unsigned generation = atomic_load_explicit(&p->sockets_generation, memory_order_acquire);
 
 	if (likely(generation == share->generation))
-		return false;
+		return;
 	udp_sockets_put(share->sockets);
 	share->sockets = p->sockets ? udp_sockets_get(p->sockets) : NULL;
 	share->generation = generation;
 	atomic_store_explicit(&share->adopted, generation, memory_order_release);
-	return true;
 }
 
 void pipeline_set_mtu(struct pipeline *p, uint32_t mtu)

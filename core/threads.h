@@ -180,5 +180,5 @@ static inline bool pipeline_stopping(const struct pipeline *p)
 uint64_t clock_boottime_ns(void);
 uint64_t clock_realtime_ns(void);
 
-/* Owner thread of share: takes over the published sockets if they changed. Returns whether they did. */
-bool socket_share_update(struct socket_share *share, struct pipeline *p);
+/* Owner thread of share: takes over the published sockets if they changed. */
+void socket_share_update(struct socket_share *share, struct pipeline *p);

@@ -63,7 +63,6 @@ static void receive(struct udp_rx_thread *self, int fd)
 	for (unsigned i = 0; i < CALLS_PER_TURN && !pipeline_stopping(self->pipeline); i++) {
 		struct udp_rx_batch *batch = self->batch;
 
-		atomic_store_explicit(&batch->refs, 1, memory_order_relaxed);
 		if (udp_receive(self->rx, fd, batch) <= 0)
 			return;
 		/*

@@ -13,7 +13,6 @@
 
 #define UDP_RX_MSGS 16
 #define UDP_RX_MSG_BYTES 65536
-#define UDP_RX_SEGS_MAX (UDP_RX_MSGS * 128)
 
 struct udp_rx_msg {
 	struct endpoint from; /* sender, with the local address it came to as the pin */
