@@ -46,6 +46,32 @@ static bool always(void)
 	return true;
 }
 
+/* For what is too short for vectors: words of 64 bits, then one each of 32, 16 and 8 at most. */
+static inline uint64_t add_short(uint64_t sum, const uint8_t *p, size_t len)
+{
+	for (; len >= 8; p += 8, len -= 8) {
+		uint64_t v;
+
+		memcpy(&v, p, sizeof(v));
+		sum += (v >> 32) + (uint32_t)v;
+	}
+	if (len & 4) {
+		uint32_t v;
+
+		memcpy(&v, p, sizeof(v));
+		sum += v;
+		p += sizeof(v);
+	}
+	if (len & 2) {
+		uint16_t v;
+
+		memcpy(&v, p, sizeof(v));
+		sum += v;
+		p += sizeof(v);
+	}
+	return len & 1 ? sum + htole16(*p) : sum;
+}
+
 /* 32-bit words into 64-bit accumulators: no carries to catch, and compilers make vector code of it. */
 static uint64_t add_portable(uint64_t sum, const void *data, size_t len)
 {
@@ -59,15 +85,8 @@ static uint64_t add_portable(uint64_t sum, const void *data, size_t len)
 		even += w[0];
 		odd += w[1];
 	}
-	if (len) {
-		uint32_t w[2] = {0, 0};
-
-		memcpy(w, p, len);
-		even += w[0];
-		odd += w[1];
-	}
 	/* Folding first keeps the callers' sums far from 64 bits, however many pieces they add. */
-	return sum + checksum_fold(even) + checksum_fold(odd);
+	return add_short(sum + checksum_fold(even) + checksum_fold(odd), p, len);
 }
 
 #if defined(__x86_64__)
@@ -93,16 +112,33 @@ __attribute__((target("avx2"))) static inline __m256i pairs_avx2(const uint8_t *
 	return _mm256_madd_epi16(_mm256_xor_si256(_mm256_loadu_si256((const __m256i *)p), bias), ones);
 }
 
+/*
+ * The len (even, below 32) bytes at p, with at least 32 bytes of the data before them. The load ends with
+ * them, so it reads nothing past the end, and takes as zero the bytes before, which the sum has already. It
+ * starts an even number of bytes from the data's start, so words remain words.
+ */
+__attribute__((target("avx2"))) static inline __m256i last_avx2(
+	const uint8_t *p, size_t len, __m256i bias, __m256i ones)
+{
+	static const _Alignas(64) uint8_t masks[64] = {[32 ... 63] = 0xff};
+	const __m256i mask = _mm256_loadu_si256((const __m256i *)(masks + len));
+	const __m256i v = _mm256_loadu_si256((const __m256i *)(p + len - 32));
+
+	return _mm256_madd_epi16(_mm256_xor_si256(_mm256_and_si256(v, mask), bias), ones);
+}
+
 __attribute__((target("avx2"))) static uint64_t add_avx2(uint64_t sum, const void *data, size_t len)
 {
 	const __m256i bias = _mm256_set1_epi16((short)BIAS);
 	const __m256i ones = _mm256_set1_epi16(1);
 	__m256i a = _mm256_setzero_si256(), b = a, c = a, d = a, wide;
 	const uint8_t *p = data;
-	const size_t blocks = len / 32;
+	size_t blocks = len / 32;
 	size_t i = blocks;
-	int64_t lane[4];
+	__m128i half;
 
+	if (!blocks)
+		return add_short(sum, p, len);
 	for (; i >= 4; i -= 4, p += 128) {
 		a = _mm256_add_epi32(a, pairs_avx2(p, bias, ones));
 		b = _mm256_add_epi32(b, pairs_avx2(p + 32, bias, ones));
@@ -111,12 +147,18 @@ __attribute__((target("avx2"))) static uint64_t add_avx2(uint64_t sum, const voi
 	}
 	for (; i; i--, p += 32)
 		a = _mm256_add_epi32(a, pairs_avx2(p, bias, ones));
+	if (len % 32) {
+		b = _mm256_add_epi32(b, last_avx2(p, len % 32 & ~1u, bias, ones));
+		blocks++;
+		if (len & 1)
+			sum += p[len % 32 - 1];
+	}
 	a = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
 	wide = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(a)),
 		_mm256_cvtepi32_epi64(_mm256_extracti128_si256(a, 1)));
-	_mm256_storeu_si256((__m256i *)lane, wide);
-	sum += (uint64_t)(lane[0] + lane[1] + lane[2] + lane[3] + (int64_t)(blocks * 16 * BIAS));
-	return len % 32 ? add_portable(sum, p, len % 32) : sum;
+	half = _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+	half = _mm_add_epi64(half, _mm_unpackhi_epi64(half, half));
+	return sum + (uint64_t)(_mm_cvtsi128_si64(half) + (int64_t)(blocks * 16 * BIAS));
 }
 
 __attribute__((target("avx512bw,avx512vl"))) static inline __m512i pairs_avx512(
