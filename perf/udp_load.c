@@ -1,18 +1,22 @@
 /*
  * UDP load for perf/compare: small packets at a given rate, their arrival and their latency.
  *
- *	udp_load sink ADDRESS PORT SECONDS
- *	udp_load send ADDRESS PORT BYTES PACKETS_PER_SECOND SECONDS FLOWS
+ *	udp_load sink ADDRESS PORT SECONDS [gro]
+ *	udp_load send ADDRESS PORT BYTES PACKETS_PER_SECOND SECONDS FLOWS [BURST]
  *	udp_load pong ADDRESS PORT SECONDS
  *	udp_load ping ADDRESS PORT BYTES INTERVAL_US SECONDS
  *
  * BYTES is the UDP payload. A rate of 0 sends as fast as it goes. Each packet carries its sending time (CLOCK_MONOTONIC, so both ends must be on
  * one machine). sink measures one-way latency, ping the round trip; the outcome is one line of JSON. sink starts to count with
  * the first packet and ends SECONDS after it began, or after half a second of silence.
+ *
+ * With a BURST of more than one, send hands the kernel that many packets at once (UDP_SEGMENT), a fraction of the cost of one after the other. With
+ * gro, sink takes runs of packets at once where they come as such (UDP_GRO). Both count, number and time every packet as otherwise.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -113,24 +117,47 @@ static int udp_socket(const char *text, const char *port, bool is_server)
 	return fd;
 }
 
+union control {
+	struct cmsghdr align;
+	char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+/* The length of each of the packets (the last may be shorter) that came as one message of len bytes. */
+static size_t packet_len(struct msghdr *m, size_t len)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+		int size;
+
+		memcpy(&size, CMSG_DATA(c), sizeof(size));
+		if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO && size > 0)
+			return (size_t)size;
+	}
+	return len ? len : 1;
+}
+
 static void sink(char **argv)
 {
-	static uint8_t data[BATCH][2048];
+	static uint8_t data[BATCH][BYTES_MAX];
 	static struct histogram h;
 	static uint32_t next[FLOWS_MAX];
 	struct mmsghdr msgs[BATCH];
 	struct iovec iov[BATCH];
+	union control control[BATCH];
 	uint64_t received = 0, bytes = 0, reordered = 0, first = 0, last = 0, end;
-	int fd = udp_socket(argv[2], argv[3], true);
+	int fd = udp_socket(argv[2], argv[3], true), on = 1;
 
-	for (unsigned i = 0; i < BATCH; i++) {
+	if (argv[5] && setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)))
+		fail("UDP_GRO");
+	for (unsigned i = 0; i < BATCH; i++)
 		iov[i] = (struct iovec){data[i], sizeof(data[i])};
-		msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
-	}
 	printf("ready\n");
 	fflush(stdout);
 	end = now_ns() + (uint64_t)(atof(argv[4]) * 1e9);
 	while (now_ns() < end) {
+		for (unsigned i = 0; i < BATCH; i++)
+			msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = &control[i],
+				.msg_controllen = sizeof(control[i])};
+
 		int nr = recvmmsg(fd, msgs, BATCH, MSG_WAITFORONE, NULL);
 		uint64_t now = now_ns();
 
@@ -139,19 +166,20 @@ static void sink(char **argv)
 		if (nr <= 0 && received)
 			break;
 		for (int i = 0; i < nr; i++) {
+			size_t len = msgs[i].msg_len, step = packet_len(&msgs[i].msg_hdr, len);
 			struct stamp s;
 
-			if (msgs[i].msg_len < sizeof(s))
-				continue;
-			memcpy(&s, data[i], sizeof(s));
-			histogram_add(&h, now - s.ns);
-			if (s.flow < FLOWS_MAX) {
-				reordered += s.number < next[s.flow];
-				if (s.number >= next[s.flow])
-					next[s.flow] = s.number + 1;
+			for (size_t at = 0; at + sizeof(s) <= len; at += step) {
+				memcpy(&s, data[i] + at, sizeof(s));
+				histogram_add(&h, now - s.ns);
+				if (s.flow < FLOWS_MAX) {
+					reordered += s.number < next[s.flow];
+					if (s.number >= next[s.flow])
+						next[s.flow] = s.number + 1;
+				}
+				bytes += len - at < step ? len - at : step;
+				received++;
 			}
-			bytes += msgs[i].msg_len;
-			received++;
 		}
 		if (nr > 0) {
 			first = first ? first : now;
@@ -172,8 +200,8 @@ static void sender(char **argv)
 	struct iovec iov[BATCH];
 	size_t len = (size_t)atoi(argv[4]);
 	double rate = atof(argv[5]), seconds = atof(argv[6]);
-	unsigned flows = (unsigned)atoi(argv[7]);
-	int fd[FLOWS_MAX];
+	unsigned flows = (unsigned)atoi(argv[7]), burst = argv[8] ? (unsigned)atoi(argv[8]) : 1, batch;
+	int fd[FLOWS_MAX], segment = (int)len;
 	uint32_t number[FLOWS_MAX] = {0};
 	uint64_t sent = 0, refused = 0;
 
@@ -181,10 +209,18 @@ static void sender(char **argv)
 		fprintf(stderr, "udp_load: %zu to %d bytes, 1 to %d flows\n", sizeof(struct stamp), BYTES_MAX, FLOWS_MAX);
 		exit(2);
 	}
-	for (unsigned i = 0; i < flows; i++)
+	if (burst < 1 || burst > BATCH || burst * len > BYTES_MAX) {
+		fprintf(stderr, "udp_load: a burst of 1 to %d packets and at most %d bytes\n", BATCH, BYTES_MAX);
+		exit(2);
+	}
+	for (unsigned i = 0; i < flows; i++) {
 		fd[i] = udp_socket(argv[2], argv[3], false);
-	for (unsigned i = 0; i < BATCH; i++) {
-		iov[i] = (struct iovec){data[i], len};
+		if (burst > 1 && setsockopt(fd[i], SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)))
+			fail("UDP_SEGMENT");
+	}
+	batch = BATCH / burst;
+	for (unsigned i = 0; i < batch; i++) {
+		iov[i] = (struct iovec){data[i], burst * len};
 		msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
 	}
 
@@ -192,27 +228,27 @@ static void sender(char **argv)
 	unsigned flow = 0;
 
 	while ((now = now_ns()) < start + (uint64_t)(seconds * 1e9)) {
-		/* What is due by now, at most a batch; a late sender does not catch up with a burst larger than that. */
-		double due = rate > 0 ? rate * (double)(now - start) / 1e9 - (double)(sent + refused) : BATCH;
-		int want = due >= BATCH ? BATCH : (int)due, done;
+		/* What is due by now, in messages, at most a batch; a late sender does not catch up with more than that at once. */
+		double due = rate > 0 ? (rate * (double)(now - start) / 1e9 - (double)(sent + refused)) / burst : batch;
+		int want = due >= batch ? (int)batch : (int)due, done;
 
 		if (want < 1) {
 			usleep(50);
 			continue;
 		}
-		for (int i = 0; i < want; i++) {
-			struct stamp s = {now, number[flow] + (uint32_t)i, flow};
+		for (unsigned i = 0; i < (unsigned)want * burst; i++) {
+			struct stamp s = {now, number[flow] + i, flow};
 
-			memcpy(data[i], &s, sizeof(s));
+			memcpy(data[i / burst] + i % burst * len, &s, sizeof(s));
 		}
 		done = sendmmsg(fd[flow], msgs, (unsigned)want, 0);
 		if (done < 0 && errno != ENOBUFS && errno != EAGAIN && errno != ECONNREFUSED)
-			fail("sendmmsg");
+			fail(burst > 1 ? "sendmmsg with UDP_SEGMENT" : "sendmmsg");
 		if (done < 0)
 			done = 0;
-		number[flow] += (uint32_t)done;
-		sent += (uint64_t)done;
-		refused += (uint64_t)(want - done);
+		number[flow] += (uint32_t)done * burst;
+		sent += (uint64_t)done * burst;
+		refused += (uint64_t)(want - done) * burst;
 		flow = (flow + 1) % flows;
 	}
 	printf("{\"sent\": %llu, \"refused\": %llu, \"pps\": %.0f}\n", (unsigned long long)sent, (unsigned long long)refused,
@@ -271,9 +307,9 @@ static void ping(char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc == 5 && strcmp(argv[1], "sink") == 0)
+	if ((argc == 5 || (argc == 6 && strcmp(argv[5], "gro") == 0)) && strcmp(argv[1], "sink") == 0)
 		sink(argv);
-	else if (argc == 8 && strcmp(argv[1], "send") == 0)
+	else if ((argc == 8 || argc == 9) && strcmp(argv[1], "send") == 0)
 		sender(argv);
 	else if (argc == 5 && strcmp(argv[1], "pong") == 0)
 		pong(argv);
