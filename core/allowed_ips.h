@@ -1,13 +1,13 @@
 /*
  * Cryptokey routing: longest-prefix match from IP address to peer, IPv4 and IPv6. Changed by the crypto
- *thread only, read by any RCU reader at the same time; replaced and removed nodes are freed after a grace
- *period.
+ * thread only, read by any RCU reader at the same time; replaced and removed nodes are freed after a grace
+ * period.
  *
  * A compressed binary trie: each node is a prefix, its children are longer ones, and a node without a peer
- *only branches, so it has two children. What a lookup reads of a node lies in one cache line.
+ * only branches, so it has two children. What a lookup reads of a node lies in one cache line.
  *
  * Memory for an insertion is taken beforehand on the control thread (struct allowed_ips_spare), so that
- *applying a configuration cannot fail half way.
+ * applying a configuration cannot fail half way.
  *
  *	                insert   remove   remove_peer   lookup   walk
  *	thread          crypto   crypto   crypto        any*     crypto      *in an RCU read section

@@ -175,6 +175,12 @@ static void add_evidence(struct bottleneck *out, const struct interval *in, cons
 	n = reading_is_kind(thread, "tun-tx") ? grown_of_kind(in, "udp-rx", "waits") : 0;
 	if (n)
 		say(out, "; udp-rx waited for it %.0f times a second", (double)n / seconds);
+	n = reading_is_kind(thread, "tun-rx") ? grown_of_kind(in, "crypto", "inline_turns") : 0;
+	if (n)
+		say(out,
+			"; the TUN readers also encrypted in place of the sleeping crypto thread, %.0f times "
+			"a second",
+			(double)n / seconds);
 	n = reading_is_kind(thread, "udp-rx") ? grown_of_kind(in, "tun-tx", "inline_drains") : 0;
 	if (n)
 		say(out, "; it also decrypted in place of the sleeping tun-tx threads, %.0f times a second",

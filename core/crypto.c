@@ -1,6 +1,6 @@
 /*
- * Thread crypto: trains, handshake messages, notes and commands in, sealed batches out. The only thread that
- * changes struct device.
+ * Thread crypto: trains, handshake messages, notes and commands in, sealed batches out. Who holds its baton
+ * is the only one that changes struct device.
  */
 #include "core/threads.h"
 
@@ -14,45 +14,114 @@
 #define SLEEP_MAX_NS (10 * NS_PER_SEC)
 #define TIMERS_PER_TURN 8 /* peers */
 
+static uint64_t turn(struct crypto *c);
 static bool run_commands(struct crypto *c);
 static bool run_handshakes(struct crypto *c);
 static bool run_notes(struct crypto *c);
 static bool run_trains(struct crypto *c);
+static void finish(struct crypto *c);
+static void send_ready(struct crypto *c);
+static void push(struct crypto *c, struct udp_batch *batch);
 
 void *crypto_run(void *arg)
 {
 	struct crypto *c = arg;
-	struct device *dev = &c->device;
+	bool holds = false;
 
 	rcu_register_thread();
 	park_count_wakes(&c->counters.wakes_given);
-	while (!pipeline_stopping(c->pipeline)) {
+	for (;;) {
+		/* Before the look at stopping, whose wake must not be missed. */
 		const uint32_t ticket = park_ticket(&c->park);
-		bool busy = false;
+		uint64_t deadline_ns = PARK_FOREVER;
 
-		device_set_time(dev, clock_boottime_ns(), clock_realtime_ns());
-		busy |= run_commands(c);
-		busy |= run_handshakes(c);
-		busy |= run_notes(c);
-		busy |= run_trains(c);
-		const uint64_t deadline_ns = timers_run(dev, TIMERS_PER_TURN);
-		gso_queue_flush(&c->queue);
-		rcu_quiescent_state();
-		if (busy) {
-			counter_add(&c->counters.turns, 1);
-			continue;
+		if (pipeline_stopping(c->pipeline))
+			break;
+		holds = holds || baton_claim(&c->baton);
+		if (holds) {
+			deadline_ns = turn(c);
+			if (!deadline_ns)
+				continue;
+			baton_pass(&c->baton);
+			holds = false;
 		}
 		rcu_thread_offline();
-		if (deadline_ns == UINT64_MAX)
-			park_wait(&c->park, ticket, PARK_FOREVER);
-		else if (deadline_ns > dev->now_ns)
-			park_wait(&c->park, ticket,
-				park_clock_ns() + MIN(deadline_ns - dev->now_ns, SLEEP_MAX_NS));
+		park_wait(&c->park, ticket, deadline_ns);
 		rcu_thread_online();
 	}
-	run_commands(c); /* a caller may wait */
 	rcu_unregister_thread();
 	return NULL;
+}
+
+void crypto_in_passing(struct crypto *c, struct park *park)
+{
+	if (!baton_ask(&c->baton))
+		return;
+	rcu_thread_online();
+	pool_set_park(&c->batches, park);
+	device_set_time(&c->device, clock_boottime_ns(), clock_realtime_ns());
+	run_trains(c);
+	finish(c);
+	counter_add(&c->counters.inline_turns, 1);
+	pool_set_park(&c->batches, &c->park);
+	rcu_thread_offline();
+
+	const bool left = channel_len(c->trains.ch) || timers_next(&c->device) < c->looks_at_timers_ns;
+	baton_pass(&c->baton);
+	if (left)
+		park_wake(&c->park);
+}
+
+void crypto_deliver(void *arg, struct udp_batch *batch)
+{
+	struct crypto *c = arg;
+
+	if (!c->sending)
+		c->sending = park_few_cpus() && udp_tx_borrow(&c->pipeline->udp_tx);
+	if (c->sending) {
+		c->ready[c->nr_ready++] = batch;
+		if (c->nr_ready == UDP_BATCHES_PER_CALL)
+			send_ready(c);
+		return;
+	}
+	push(c, batch);
+}
+
+/* Backpressure: the holder of the baton waits for udp-tx, so that trains pile up and the TUN readers stop. */
+struct udp_batch *crypto_wait_batch(void *arg)
+{
+	struct crypto *c = arg;
+
+	send_ready(c);
+	rcu_thread_offline();
+	struct udp_batch *batch = pool_wait(&c->batches, &c->pipeline->stopping);
+	rcu_thread_online();
+	return batch;
+}
+
+/*
+ * Thread crypto. Does some of each kind of work there is. Returns when (of park_clock_ns()) there will be
+ * more to do; 0: there is now.
+ */
+static uint64_t turn(struct crypto *c)
+{
+	struct device *dev = &c->device;
+	bool busy = false;
+
+	device_set_time(dev, clock_boottime_ns(), clock_realtime_ns());
+	busy |= run_commands(c);
+	busy |= run_handshakes(c);
+	busy |= run_notes(c);
+	busy |= run_trains(c);
+	const uint64_t deadline_ns = timers_run(dev, TIMERS_PER_TURN);
+	finish(c);
+	rcu_quiescent_state();
+	if (busy)
+		counter_add(&c->counters.turns, 1);
+	c->looks_at_timers_ns = busy || deadline_ns <= dev->now_ns ? 0 : deadline_ns;
+	if (!c->looks_at_timers_ns || deadline_ns == UINT64_MAX)
+		return c->looks_at_timers_ns;
+	return park_clock_ns() + MIN(deadline_ns - dev->now_ns, SLEEP_MAX_NS);
 }
 
 static bool run_commands(struct crypto *c)
@@ -108,4 +177,42 @@ static bool run_trains(struct crypto *c)
 		n++;
 	}
 	return n;
+}
+
+/* The end of a drain: all that was sealed leaves. */
+static void finish(struct crypto *c)
+{
+	gso_queue_flush(&c->queue);
+	send_ready(c);
+	if (c->sending)
+		baton_pass(&c->pipeline->udp_tx.baton);
+	c->sending = false;
+}
+
+/* What does not leave at once is for udp-tx, which waits and tries again, and so is all that follows. */
+static void send_ready(struct crypto *c)
+{
+	const unsigned nr = c->nr_ready;
+
+	c->nr_ready = 0;
+	if (!nr)
+		return;
+	const unsigned sent = udp_tx_in_passing(&c->pipeline->udp_tx, c->ready, nr);
+	for (unsigned i = sent; i--;)
+		pool_put(c->ready[i]);
+	if (sent == nr)
+		return;
+	c->sending = false;
+	baton_pass(&c->pipeline->udp_tx.baton);
+	for (unsigned i = sent; i < nr; i++)
+		push(c, c->ready[i]);
+}
+
+static void push(struct crypto *c, struct udp_batch *batch)
+{
+	/* The ring has a slot for every batch there is. */
+	const bool pushed = spsc_push(c->to_udp_tx, batch);
+
+	assert(pushed);
+	(void)pushed;
 }

@@ -1,8 +1,8 @@
 /*
  * A peer: identity, handshake, up to three sessions, endpoint, timers, staged packets. Made by the control
- *thread (peer_new), owned by the crypto thread from the moment a configuration is applied, found by other
- *threads only through RCU (index table, allowed IPs), freed after a grace period. Lives in secret_alloc()
- *memory.
+ * thread (peer_new), owned by the crypto thread from the moment a configuration is applied, found by other
+ * threads only through RCU (index table, allowed IPs), freed after a grace period. Lives in secret_alloc()
+ * memory.
  *
  *	section          written by                                                  read by
  *	constant         control thread before publication                           any

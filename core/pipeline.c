@@ -22,8 +22,6 @@ static int init_tun_tx(struct pipeline *p, unsigned i);
 static int start(pthread_t *thread, bool *started, void *(*run)(void *), void *arg, const char *name);
 static int register_counters(struct pipeline *p);
 static uint64_t read_clock(const void *id);
-static void deliver_batch(void *arg, struct udp_batch *batch);
-static struct udp_batch *wait_batch(void *arg);
 static void inject_packet(void *arg, uint8_t *packet, uint32_t len);
 
 int pipeline_start(struct pipeline **out, const struct pipeline_config *config)
@@ -132,6 +130,7 @@ void pipeline_stop(struct pipeline *p)
 	if (p->config.stats)
 		stats_clear(p->config.stats);
 	udp_sockets_put(p->sockets);
+	udp_sockets_put(p->udp_tx.share.sockets);
 	if (p->crypto.device.nr_decrypt_threads)
 		device_done(&p->crypto.device);
 	aead_free(p->crypto.device.aead);
@@ -233,6 +232,7 @@ static int init_crypto(struct pipeline *p)
 
 	c->pipeline = p;
 	park_init(&c->park);
+	baton_init(&c->baton, &c->park);
 	err = device_init(dev, p->nr, p->config.mtu);
 	if (err)
 		return err;
@@ -246,7 +246,7 @@ static int init_crypto(struct pipeline *p)
 		err = pool_init(&c->batches, UDP_BATCHES, sizeof(struct udp_batch), &c->park);
 	if (err)
 		return err;
-	gso_queue_init(&c->queue, &c->batches, deliver_batch, wait_batch, c);
+	gso_queue_init(&c->queue, &c->batches, crypto_deliver, crypto_wait_batch, c);
 	egress_init(&c->egress, dev, inject_packet, c);
 	return 0;
 }
@@ -257,7 +257,9 @@ static int init_udp_tx(struct pipeline *p)
 	int err;
 
 	t->pipeline = p;
+	t->last_cpu = -1;
 	park_init(&t->park);
+	baton_init(&t->baton, &t->park);
 	err = udp_tx_new(&t->tx, NULL, &p->stopping);
 	if (!err)
 		err = spsc_init(&p->udp_tx_ring, UDP_BATCHES, &t->park, &p->crypto.to_udp_tx, &t->batches);
@@ -335,8 +337,8 @@ static int init_tun_rx(struct pipeline *p, unsigned i)
 	park_init(&t->park);
 	/* All readers share one ring, with a slot for each train there is. */
 	if (i == 0)
-		err = mpsc_init(&p->egress_ring, TRAINS_PER_READER * p->nr, &p->crypto.park, &t->to_crypto,
-			&p->crypto.trains);
+		err = mpsc_init(
+			&p->egress_ring, TRAINS_PER_READER * p->nr, NULL, &t->to_crypto, &p->crypto.trains);
 	else
 		t->to_crypto = p->tun_rx[0].to_crypto;
 	if (!err)
@@ -358,27 +360,6 @@ static int start(pthread_t *thread, bool *started, void *(*run)(void *), void *a
 	*started = true;
 	pthread_setname_np(*thread, name);
 	return 0;
-}
-
-static void deliver_batch(void *arg, struct udp_batch *batch)
-{
-	struct crypto *c = arg;
-	/* The ring has a slot for every batch there is. */
-	const bool pushed = spsc_push(c->to_udp_tx, batch);
-
-	assert(pushed);
-	(void)pushed;
-}
-
-/* Backpressure: the crypto thread waits for udp-tx, so that trains pile up and the TUN readers stop. */
-static struct udp_batch *wait_batch(void *arg)
-{
-	struct crypto *c = arg;
-
-	rcu_thread_offline();
-	struct udp_batch *batch = pool_wait(&c->batches, &c->pipeline->stopping);
-	rcu_thread_online();
-	return batch;
 }
 
 static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
@@ -506,6 +487,7 @@ static int register_counters(struct pipeline *p)
 	}
 
 	COUNT("crypto", &p->crypto.counters, turns);
+	COUNT("crypto", &p->crypto.counters, inline_turns);
 	COUNT("crypto", &p->crypto.counters, wakes_given);
 	COUNT_HISTOGRAM("crypto", &p->crypto.counters, queue_seen);
 	COUNT_HISTOGRAM("crypto", &dev->egress_counters, train_segments);
@@ -553,6 +535,7 @@ static int register_counters(struct pipeline *p)
 	COUNT("udp-tx", tx, drop_error);
 	COUNT_HISTOGRAM("udp-tx", tx, gso_segments);
 	COUNT_HISTOGRAM("udp-tx", &p->udp_tx.counters, queue_seen);
+	COUNT("udp-tx", &p->udp_tx.counters, inline_sends);
 	COUNT("udp-tx", &p->udp_tx.counters, wakes_given);
 	GAUGE("udp-tx", "cpu_ns", read_thread_cpu_ns, &p->udp_tx.thread);
 	if (!err)

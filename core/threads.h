@@ -4,14 +4,17 @@
  *	egress    tun_rx.c -> crypto.c -> udp_tx.c
  *	ingress   udp_rx.c -> tun_tx.c   (handshake messages: udp_rx.c -> crypto.c)
  *
- * A decrypt-to-TUN thread is woken where that pays: when udp-rx has more to receive meanwhile, or for several
- *peers at once. Otherwise udp-rx takes its baton and does its work in passing, in the same order. udp-tx has
- *no such stand-in: datagrams of a connection that leave from two CPUs can change places in the per-CPU queues
- *behind the socket, while a write to TUN is done when it returns.
+ * A thread is woken where that pays, and otherwise its work is done in passing, in the same order, by the one
+ * that has just made that work and now holds its baton:
+ *
+ *	- udp-rx does that of a decrypt-to-TUN thread, and on few CPUs tun-rx that of crypto, unless there is
+ *	  more to read meanwhile; see hand_over().
+ *	- On few CPUs whoever seals does that of udp-tx. Datagrams that leave from two CPUs can change places
+ *	  in the per-CPU queues behind the socket, so only on the CPU of the last send.
  *
  * One cache-aligned context each, made by core/pipeline.c before any thread starts and freed after all have
- *ended. Each loop drains to empty and then sleeps, RCU-offline, on its park or its file descriptors; it ends
- *when pipeline->stopping is seen.
+ * ended. Each loop drains to empty and then sleeps, RCU-offline, on its park or its file descriptors; it ends
+ * when pipeline->stopping is seen.
  */
 #pragma once
 
@@ -32,10 +35,21 @@
 #define TRAINS_PER_READER 16
 /* Sealed batches between crypto and udp-tx. */
 #define UDP_BATCHES 64
+/* Of a call to the socket, after which their buffers go back: on a slow link crypto may wait for them. */
+#define UDP_BATCHES_PER_CALL 8
 /* Receive buffers, each of UDP_RX_MSGS messages, and the views that sort them by owner. */
-#define UDP_RX_BATCHES 32
+#define UDP_RX_BATCHES 12
 #define NOTES_SLOTS 4096
 #define COMMANDS_SLOTS 64
+
+/* How often work is done in passing before a CPU is looked for again. */
+#define HAND_OVER_PAUSE 64
+/* Below this average a packet read, or received, is a small one. */
+#define SMALL_PACKET_BYTES 512
+
+struct hand_over {
+	unsigned pause;
+};
 
 struct tun_rx {
 	CACHE_ALIGNED struct pipeline *pipeline;
@@ -45,6 +59,7 @@ struct tun_rx {
 	struct park park;   /* sleeps here only while all its trains are in flight */
 	struct pool trains; /* of struct train */
 	struct mpsc_tx to_crypto;
+	struct hand_over hand_over;
 	struct drops drops;
 	struct tun_rx_counters {
 		counter_t trains, stalls; /* stalls: waited because every train was in flight */
@@ -66,6 +81,12 @@ struct crypto {
 	pthread_t thread;
 	bool started;
 	struct park park;
+	struct baton baton;          /* covers what follows */
+	uint64_t looks_at_timers_ns; /* when its thread will, boottime; 0: it is awake */
+	/* The holder sends in passing: what it has sealed and not sent yet, with the baton of udp-tx. */
+	bool sending;
+	unsigned nr_ready;
+	struct udp_batch *ready[UDP_BATCHES_PER_CALL];
 	struct mpsc_rx trains;
 	struct spsc_rx handshakes;
 	struct mpsc_rx notes;
@@ -77,8 +98,9 @@ struct crypto {
 	struct device device;
 	struct drops drops;
 	struct crypto_counters {
-		counter_t turns; /* rounds of the loop that found work */
-		counter_t wakes_given;
+		counter_t turns;             /* rounds of the loop that found work */
+		counter_t inline_turns;      /* rounds that tun-rx did */
+		counter_t wakes_given;       /* by this thread; those of inline turns are tun-rx's */
 		struct histogram queue_seen; /* trains that waited when a turn took its first */
 	} counters;
 };
@@ -96,10 +118,13 @@ struct udp_tx_thread {
 	pthread_t thread;
 	bool started;
 	struct park park;
+	struct baton baton; /* covers what follows */
 	struct spsc_rx batches;
 	struct udp_tx *tx;
 	struct socket_share share;
+	int last_cpu; /* that the last datagram left from; -1 none */
 	struct udp_tx_thread_counters {
+		counter_t inline_sends; /* calls in passing, by tun-rx or crypto */
 		counter_t wakes_given;
 		struct histogram queue_seen; /* batches found at once */
 	} counters;
@@ -117,6 +142,7 @@ struct udp_rx_thread {
 	struct udp_rx *rx;
 	struct udp_rx_batch *batch; /* being filled */
 	struct dispatch dispatch;
+	struct hand_over hand_over;
 	struct socket_share share;
 	struct drops drops;
 	struct udp_rx_thread_counters {
@@ -161,9 +187,44 @@ struct pipeline {
 	struct tun_tx *tun_tx;
 };
 
+/*
+ * Thread tun-rx, on few CPUs, after a push; a registered QSBR reader that is offline. Seals and sends what
+ * waits, unless somebody else is about to. While it waits for a buffer it sleeps on park, its own.
+ */
+void crypto_in_passing(struct crypto *crypto, struct park *park);
+/* The holder of crypto's baton: the far side of its GSO queue. */
+void crypto_deliver(void *crypto, struct udp_batch *batch);
+struct udp_batch *crypto_wait_batch(void *crypto);
+
+/* The holder of crypto's baton. true: it holds that of udp-tx too, which has nothing left to send. */
+bool udp_tx_borrow(struct udp_tx_thread *udp_tx);
+/* The same, then. Sends what leaves at once: the number of batches. */
+unsigned udp_tx_in_passing(struct udp_tx_thread *udp_tx, struct udp_batch **batches, unsigned nr) MUST_CHECK;
+
 /* The holder of the baton, a registered QSBR reader that is online. Opens and writes until the channel is
  * empty. */
 void tun_tx_drain(struct tun_tx *tun_tx);
+
+/*
+ * Is the next thread to do its work itself, beside this one? more: there is more to read meanwhile. small: it
+ * is small packets, of which reading is a large part of the work. waiting: what is in the next thread's queue.
+ * On few CPUs a thread that has not yet begun with what it was given before found none free, and is spared for
+ * a while.
+ */
+static inline bool hand_over(struct hand_over *h, bool more, bool small, unsigned waiting)
+{
+	if (!more)
+		return false;
+	if (small || !park_few_cpus())
+		return true;
+	if (h->pause) {
+		h->pause--;
+		return false;
+	}
+	if (waiting > 1)
+		h->pause = HAND_OVER_PAUSE;
+	return waiting <= 1;
+}
 
 void *tun_rx_run(void *tun_rx);
 void *crypto_run(void *crypto);

@@ -101,6 +101,13 @@ uint64_t timers_run(struct device *dev, unsigned max_peers)
 		}
 		refile(h, peer);
 	}
+	return timers_next(dev);
+}
+
+uint64_t timers_next(const struct device *dev)
+{
+	const struct timer_heap *h = &dev->timers;
+
 	return h->nr ? h->heap[0]->timer_key_ns : UINT64_MAX;
 }
 

@@ -51,6 +51,9 @@ bool timers_armed(const struct peer *peer, enum peer_timer timer);
  */
 uint64_t timers_run(struct device *dev, unsigned max_peers);
 
+/* What timers_run() would return if it ran nothing. */
+uint64_t timers_next(const struct device *dev);
+
 /* A deadline of interval_ns from now plus 0..333 ms at random, so that two ends do not stay in step. */
 uint64_t timers_jittered(const struct device *dev, uint64_t interval_ns);
 /* After NOTE_DATA_RECEIVED: arms TIMER_SEND_KEEPALIVE for what came and was not answered. */

@@ -1,4 +1,4 @@
-/* Thread tun-rx: TUN queue -> train -> MPSC ring. Touches no RCU-protected data. */
+/* Thread tun-rx: TUN queue -> train -> MPSC ring, and on few CPUs what crypto makes of it. */
 #include "core/threads.h"
 
 #include <errno.h>
@@ -32,6 +32,8 @@ void *tun_rx_run(void *arg)
 	bool more = false; /* the last train filled up: there is probably more to read */
 	int err = 0;
 
+	rcu_register_thread();
+	rcu_thread_offline();
 	park_count_wakes(&self->counters.wakes_given);
 	while (!pipeline_stopping(p) && !err) {
 		struct train *train = pool_get(&self->trains);
@@ -54,12 +56,19 @@ void *tun_rx_run(void *arg)
 		more = train_full(train);
 		counter_add(&self->counters.trains, 1);
 		histogram_add(&self->counters.train_packets, train->nr);
+		const bool small = train->used < train->nr * SMALL_PACKET_BYTES;
 		/* The ring has a slot for every train of every reader. */
 		const bool pushed = mpsc_push(self->to_crypto, train);
 		assert(pushed);
 		(void)pushed;
+		if (!park_few_cpus() ||
+			hand_over(&self->hand_over, more, small, channel_len(&p->egress_ring)))
+			park_wake(&p->crypto.park);
+		else
+			crypto_in_passing(&p->crypto, &self->park);
 	}
 	if (err && err != -ECANCELED && !atomic_exchange(&p->tun_failed, true) && p->config.tun_failed)
 		p->config.tun_failed(p->config.arg, err);
+	rcu_unregister_thread();
 	return NULL;
 }

@@ -7,9 +7,12 @@ void *tun_tx_run(void *arg)
 
 	rcu_register_thread();
 	park_count_wakes(&self->counters.wakes_given);
-	while (!pipeline_stopping(self->pipeline)) {
+	for (;;) {
+		/* Before the look at stopping, whose wake must not be missed. */
 		const uint32_t ticket = park_ticket(&self->park);
 
+		if (pipeline_stopping(self->pipeline))
+			break;
 		if (baton_claim(&self->baton)) {
 			tun_tx_drain(self);
 			baton_pass(&self->baton);

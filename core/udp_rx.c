@@ -14,7 +14,7 @@
 #define BUFFER_WAIT_STEP_NS NS_PER_MS
 
 static void receive(struct udp_rx_thread *self, int fd);
-static void open_views(struct udp_rx_thread *self, bool more);
+static void open_views(struct udp_rx_thread *self, bool more, bool small);
 static struct udp_rx_batch *next_batch(struct udp_rx_thread *self, int fd);
 static bool socket_half_full(int fd);
 
@@ -73,7 +73,7 @@ static void receive(struct udp_rx_thread *self, int fd)
 		self->dispatch.shed_data = !next;
 		ingress_dispatch(&self->dispatch, batch);
 		/* A full batch: the socket holds more, which can be received while this is opened. */
-		open_views(self, batch->nr == UDP_RX_MSGS);
+		open_views(self, batch->nr == UDP_RX_MSGS, batch->msg[0].segment_len < SMALL_PACKET_BYTES);
 		if (next) {
 			self->batch = next;
 			udp_rx_batch_put(batch);
@@ -84,9 +84,8 @@ static void receive(struct udp_rx_thread *self, int fd)
 	}
 }
 
-/* Wakes the decrypt threads that got something; the last of them is spared if there is nothing else to do
- * here. */
-static void open_views(struct udp_rx_thread *self, bool more)
+/* The decrypt threads that got something do their work themselves, or the last of them is spared. */
+static void open_views(struct udp_rx_thread *self, bool more, bool small)
 {
 	struct dispatch *d = &self->dispatch;
 	struct pipeline *p = self->pipeline;
@@ -94,7 +93,8 @@ static void open_views(struct udp_rx_thread *self, bool more)
 	while (d->nr_sent) {
 		struct tun_tx *t = &p->tun_tx[d->sent[--d->nr_sent]];
 
-		if (more || d->nr_sent || !baton_try(&t->baton)) {
+		if (d->nr_sent || hand_over(&self->hand_over, more, small, channel_len(t->views.ch)) ||
+			!baton_try(&t->baton)) {
 			park_wake(&t->park);
 			continue;
 		}

@@ -1,35 +1,71 @@
 /* Thread udp-tx: sealed batches -> sendmmsg with UDP_SEGMENT. Touches no RCU-protected data. */
+#include <sched.h>
+
 #include "core/threads.h"
 
-/* Of a call, after which their buffers go back: on a slow link the crypto thread may wait for them. */
-#define BATCHES_PER_CALL 8
+_Static_assert(UDP_BATCHES_PER_CALL <= UDP_TX_BATCHES_MAX, "what udp_tx_send() takes at once");
 
-_Static_assert(BATCHES_PER_CALL <= UDP_TX_BATCHES_MAX, "what udp_tx_send() takes at once");
+static bool drain(struct udp_tx_thread *self);
 
 void *udp_tx_run(void *arg)
 {
 	struct udp_tx_thread *self = arg;
-	struct pipeline *p = self->pipeline;
-	struct udp_batch *batch[BATCHES_PER_CALL];
+
+	bool holds = false;
 
 	park_count_wakes(&self->counters.wakes_given);
-	while (!pipeline_stopping(p)) {
+	for (;;) {
+		/* Before the look at stopping, whose wake must not be missed. */
 		const uint32_t ticket = park_ticket(&self->park);
-		unsigned nr = 0;
 
-		socket_share_update(&self->share, p);
-		while (nr < BATCHES_PER_CALL && (batch[nr] = spsc_pop(self->batches)))
-			nr++;
-		if (!nr) {
-			park_wait(&self->park, ticket, PARK_FOREVER);
-			continue;
+		if (pipeline_stopping(self->pipeline))
+			break;
+		holds = holds || baton_claim(&self->baton);
+		if (holds) {
+			if (drain(self))
+				continue;
+			baton_pass(&self->baton);
+			holds = false;
 		}
-		histogram_add(&self->counters.queue_seen, nr);
-		udp_tx_send(self->tx, self->share.sockets, batch, nr);
-		for (unsigned i = nr; i--;)
-			pool_put(batch[i]);
+		park_wait(&self->park, ticket, PARK_FOREVER);
 	}
-	udp_sockets_put(self->share.sockets);
-	self->share.sockets = NULL;
 	return NULL;
+}
+
+bool udp_tx_borrow(struct udp_tx_thread *self)
+{
+	if (!baton_try(&self->baton))
+		return false;
+	/* Sealed before, and its thread is on the way; or sent from elsewhere. */
+	if (channel_len(self->batches.ch) || sched_getcpu() != self->last_cpu) {
+		baton_pass(&self->baton);
+		return false;
+	}
+	socket_share_update(&self->share, self->pipeline);
+	return true;
+}
+
+unsigned udp_tx_in_passing(struct udp_tx_thread *self, struct udp_batch **batches, unsigned nr)
+{
+	counter_add(&self->counters.inline_sends, 1);
+	return udp_tx_try(self->tx, self->share.sockets, batches, nr);
+}
+
+/* One call's worth of batches. false: there is none. */
+static bool drain(struct udp_tx_thread *self)
+{
+	struct udp_batch *batch[UDP_BATCHES_PER_CALL];
+	unsigned nr = 0;
+
+	socket_share_update(&self->share, self->pipeline);
+	while (nr < UDP_BATCHES_PER_CALL && (batch[nr] = spsc_pop(self->batches)))
+		nr++;
+	if (!nr)
+		return false;
+	histogram_add(&self->counters.queue_seen, nr);
+	udp_tx_send(self->tx, self->share.sockets, batch, nr);
+	self->last_cpu = sched_getcpu();
+	for (unsigned i = nr; i--;)
+		pool_put(batch[i]);
+	return true;
 }

@@ -8,7 +8,7 @@
  *--collect-atstart=no
  *
  * One line of JSON a stage (`about`: one on this build). `time` pins itself to one CPU and gives the
- *nanoseconds per unit of every batch; `count` has callgrind write a dump named after each stage.
+ * nanoseconds per unit of every batch; `count` has callgrind write a dump named after each stage.
  */
 #include "perf/micro.h"
 

@@ -1,14 +1,14 @@
 /*
- * Lets the producer of a spsc queue do the work of its consumer while that one sleeps, instead of waking it:
- *on few CPUs the wake-up and the switch cost more than the work. Whoever holds the baton is the queue's one
- *consumer, and may use what belongs to that role.
+ * Lets a producer do the work of a queue's consumer while that one sleeps, instead of waking it: on few CPUs
+ * the wake-up and the switch cost more than the work. Whoever holds the baton is the queue's one consumer,
+ * and may use all that belongs to that role.
  *
  * The consumer's thread claims the baton before it looks at the queue. If it is not to be had, the thread
- *goes to sleep, and the holder wakes it when it passes the baton on, so that nothing stays behind that both
- *believed to be with the other.
+ * goes to sleep, and gets it from the holder, who wakes it when it passes the baton on: no producer comes
+ * first again, however busy it is. A producer that asks in vain has left its mark, and the same happens.
  *
- *	              baton_try   baton_claim   baton_pass
- *	thread        producer    consumer      the holder
+ *	              baton_try   baton_ask   baton_claim   baton_pass
+ *	thread        producer    producer    consumer      the holder
  */
 #pragma once
 
@@ -18,7 +18,8 @@
 enum baton_state {
 	BATON_FREE,
 	BATON_HELD,
-	BATON_WANTED, /* held by the producer, and the consumer came for it */
+	BATON_WANTED, /* held, and somebody came for it */
+	BATON_GIVEN,  /* the consumer's, which is on its way */
 };
 
 struct baton {
@@ -32,8 +33,7 @@ static inline void baton_init(struct baton *b, struct park *consumer)
 	b->consumer = consumer;
 }
 
-/* Producer. Whether it holds the baton now; if not, the consumer is at work or about to be: wake it after a
- * push. */
+/* Producer. Whether it holds the baton now; if not, it wakes the consumer after a push. */
 static inline bool baton_try(struct baton *b)
 {
 	int expected = BATON_FREE;
@@ -43,13 +43,33 @@ static inline bool baton_try(struct baton *b)
 		&b->state, &expected, BATON_HELD, memory_order_acquire, memory_order_relaxed);
 }
 
-/* Consumer. If false it will be woken when the baton is free; it took its park ticket before this call. */
+/* Producer, after its push. Whether it holds the baton now; if not, the consumer will look at the queue. */
+static inline bool baton_ask(struct baton *b)
+{
+	int state = BATON_FREE;
+
+	for (;;) {
+		const int next = state == BATON_FREE   ? BATON_HELD
+				 : state == BATON_HELD ? BATON_WANTED
+						       : state;
+
+		/*
+		 * Written even where it stays: whoever claims the baton after this acquires it, and so sees
+		 * what was pushed.
+		 */
+		if (atomic_compare_exchange_weak_explicit(
+			    &b->state, &state, next, memory_order_acq_rel, memory_order_relaxed))
+			return state == BATON_FREE;
+	}
+}
+
+/* Consumer. If false it will be woken when the baton is its own; it took its park ticket before this call. */
 static inline bool baton_claim(struct baton *b)
 {
 	int state = BATON_FREE;
 
 	for (;;) {
-		const int next = state == BATON_FREE ? BATON_HELD : BATON_WANTED;
+		const int next = state == BATON_FREE || state == BATON_GIVEN ? BATON_HELD : BATON_WANTED;
 
 		if (atomic_compare_exchange_weak_explicit(
 			    &b->state, &state, next, memory_order_acquire, memory_order_acquire))
@@ -57,8 +77,15 @@ static inline bool baton_claim(struct baton *b)
 	}
 }
 
+/* The holder. */
 static inline void baton_pass(struct baton *b)
 {
-	if (atomic_exchange_explicit(&b->state, BATON_FREE, memory_order_release) == BATON_WANTED)
-		park_wake(b->consumer);
+	int expected = BATON_HELD;
+
+	if (likely(atomic_compare_exchange_strong_explicit(
+		    &b->state, &expected, BATON_FREE, memory_order_release, memory_order_relaxed)))
+		return;
+	/* Wanted: nobody but the holder leads out of that. */
+	atomic_store_explicit(&b->state, BATON_GIVEN, memory_order_release);
+	park_wake(b->consumer);
 }

@@ -22,7 +22,6 @@ static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *wor
 	const struct timespec *backoff);
 static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word);
 static bool spin(const struct park *park, uint32_t ticket);
-static bool few_cpus(void);
 
 void park_init(struct park *park)
 {
@@ -37,7 +36,7 @@ void park_init(struct park *park)
 	 * before.
 	 */
 	park->ops.busy_loop_iter = 1;
-	park->spin_looks = few_cpus() ? 0 : SPIN_LOOKS;
+	park->spin_looks = park_few_cpus() ? 0 : SPIN_LOOKS;
 }
 
 uint32_t park_ticket(const struct park *park)
@@ -90,9 +89,23 @@ void park_count_wakes(counter_t *given)
 	wakes_given = given;
 }
 
+bool park_few_cpus(void)
+{
+	static _Atomic int few = -1;
+	int known = atomic_load_explicit(&few, memory_order_relaxed);
+	cpu_set_t set;
+
+	if (unlikely(known < 0)) {
+		/* The call fails only where there are more CPUs than the set can name. */
+		known = !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) <= 2;
+		atomic_store_explicit(&few, known, memory_order_relaxed);
+	}
+	return known;
+}
+
 bool park_give_way(void)
 {
-	if (!few_cpus())
+	if (!park_few_cpus())
 		return false;
 	sched_yield();
 	return true;
@@ -149,22 +162,4 @@ static bool spin(const struct park *park, uint32_t ticket)
 		ck_pr_stall();
 	}
 	return false;
-}
-
-/*
- * Are there so few CPUs that spinning would take the time from the very thread that is waited for? Counts
- * those that this process may run on, which a container often limits further than what is online.
- */
-static bool few_cpus(void)
-{
-	static _Atomic int few = -1;
-	int known = atomic_load_explicit(&few, memory_order_relaxed);
-	cpu_set_t set;
-
-	if (unlikely(known < 0)) {
-		/* The call fails only where there are more CPUs than the set can name. */
-		known = !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) <= 2;
-		atomic_store_explicit(&few, known, memory_order_relaxed);
-	}
-	return known;
 }

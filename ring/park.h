@@ -51,8 +51,14 @@ void park_wake(struct park *park);
 void park_count_wakes(counter_t *given);
 
 /*
- * Any thread that is about to sleep for more work. On one or two CPUs lets what else is runnable go first,
- * which often brings that work and saves a sleep and a wake-up; then true: look once more. Elsewhere false.
+ * Any thread. Are there so few CPUs, one or two, that a thread handed work to runs in place of the one that
+ * handed it over, rather than beside it? Counts those that this process may run on, which a container often
+ * limits further than what is online.
+ */
+bool park_few_cpus(void);
+/*
+ * Any thread that is about to sleep for more work. On few CPUs lets what else is runnable go first, which
+ * often brings that work and saves a sleep and a wake-up; then true: look once more. Elsewhere false.
  */
 bool park_give_way(void);
 

@@ -31,7 +31,7 @@ int pool_init(struct pool *pool, unsigned count, size_t item_bytes, struct park 
 	pool->item_bytes = stride;
 	pool->memory = memory;
 	pool->memory_bytes = bytes;
-	pool->park = owner_park;
+	atomic_init(&pool->park, owner_park);
 	ASAN_FORBID(memory, bytes);
 	return 0;
 }
@@ -75,12 +75,14 @@ void *pool_wait(struct pool *pool, const _Atomic bool *stop)
 
 void *pool_wait_until(struct pool *pool, const _Atomic bool *stop, uint64_t deadline_ns)
 {
+	struct park *park = atomic_load_explicit(&pool->park, memory_order_relaxed);
 	void *object = pool_get(pool);
 
-	assert(pool->park);
+	assert(park);
 	if (likely(object))
 		return object;
-	atomic_store_explicit(&pool->starved, true, memory_order_relaxed);
+	/* Release, with the acquire in pool_put(): who sees the flag sees whom to wake. */
+	atomic_store_explicit(&pool->starved, true, memory_order_release);
 	/*
 	 * Between announcing that we starve and looking at the returned buffers once more; pairs with the
 	 * fence in pool_put(). Whichever of the two comes second sees what the other wrote: we the buffer, or
@@ -88,18 +90,23 @@ void *pool_wait_until(struct pool *pool, const _Atomic bool *stop, uint64_t dead
 	 */
 	ck_pr_fence_store_load();
 	for (;;) {
-		uint32_t ticket = park_ticket(pool->park);
+		uint32_t ticket = park_ticket(park);
 
 		object = pool_get(pool);
 		if (object || atomic_load_explicit(stop, memory_order_relaxed))
 			break;
-		if (!park_wait(pool->park, ticket, deadline_ns)) {
+		if (!park_wait(park, ticket, deadline_ns)) {
 			object = pool_get(pool);
 			break;
 		}
 	}
 	atomic_store_explicit(&pool->starved, false, memory_order_relaxed);
 	return object;
+}
+
+void pool_set_park(struct pool *pool, struct park *owner_park)
+{
+	atomic_store_explicit(&pool->park, owner_park, memory_order_relaxed);
 }
 
 void pool_put(void *object)
@@ -124,8 +131,8 @@ void pool_put(void *object)
 	TSAN_IGNORE_WRITES_END();
 	/* Between the giving back and the look for a starving owner; pairs with the fence in pool_wait(). */
 	ck_pr_fence_atomic_load();
-	if (unlikely(atomic_load_explicit(&pool->starved, memory_order_relaxed)))
-		park_wake(pool->park);
+	if (unlikely(atomic_load_explicit(&pool->starved, memory_order_acquire)))
+		park_wake(atomic_load_explicit(&pool->park, memory_order_relaxed));
 }
 
 unsigned pool_in_use(const struct pool *pool)

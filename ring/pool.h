@@ -30,19 +30,19 @@ struct pool {
 	size_t item_bytes;
 	void *memory;
 	size_t memory_bytes;
-	unsigned fresh;    /* index of the first buffer never used so far; count when there is none */
-	struct park *park; /* where the owner sleeps when the pool is empty; may be NULL if it never waits */
-	counter_t empty;   /* times pool_get() found nothing */
-	counter_t taken;   /* buffers taken, ever */
+	unsigned fresh; /* index of the first buffer never used so far; count when there is none */
+	_Atomic(struct park *) park; /* where the owner sleeps when the pool is empty; see pool_set_park() */
+	counter_t empty;             /* times pool_get() found nothing */
+	counter_t taken;             /* buffers taken, ever */
 	/* everybody's side */
 	CACHE_ALIGNED struct ck_stack returned;
-	_Atomic bool starved; /* owner sets it before it parks; pool_put() then wakes it */
+	_Atomic bool starved;   /* owner sets it before it parks; pool_put() then wakes it */
 	_Atomic uint64_t given; /* buffers given back, ever; taken - given are in use */
 };
 
 /*
  * count buffers (at least 1) of item_bytes (at least a pool_item, rounded up to whole cache lines).
- * owner_park is only borrowed. Control thread. -ENOMEM.
+ * owner_park is only borrowed; NULL if the owner never waits. Control thread. -ENOMEM.
  */
 int pool_init(struct pool *pool, unsigned count, size_t item_bytes, struct park *owner_park) MUST_CHECK;
 /* After every user of its buffers has ended. Accepts a zeroed pool. */
@@ -51,12 +51,15 @@ void pool_done(struct pool *pool);
 /* Owner thread. A buffer (contents undefined after its pool_item), or NULL when all are in use. */
 void *pool_get(struct pool *pool);
 /*
- * Owner thread. Like pool_get(), but parks (RCU-offline is the caller's duty) until a buffer comes back, or until
- * *stop is true (then NULL, unless a buffer was there anyway). Who sets *stop calls park_wake() after it.
+ * Owner thread. Like pool_get(), but parks (RCU-offline is the caller's duty) until a buffer comes back, or
+ * until *stop is true (then NULL, unless a buffer was there anyway). Who sets *stop calls park_wake() after
+ * it.
  */
 void *pool_wait(struct pool *pool, const _Atomic bool *stop);
 /* The same, and NULL too once deadline_ns (of park_clock_ns()) has passed. */
 void *pool_wait_until(struct pool *pool, const _Atomic bool *stop, uint64_t deadline_ns);
+/* A new owner thread, which took over from the last by acquire and release: it waits here from now on. */
+void pool_set_park(struct pool *pool, struct park *owner_park);
 /* Any thread. Gives back an object whose first member is a struct pool_item. NULL is accepted. */
 void pool_put(void *object);
 /* Any thread. Buffers now in use. */

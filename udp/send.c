@@ -53,7 +53,10 @@ const struct udp_tx_sys udp_tx_sys_kernel = {
 	.wait_writable = kernel_wait_writable,
 };
 
+static bool use_socket(struct udp_tx *tx, struct udp_sockets *sockets, const struct udp_batch *batch);
 static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr);
+static unsigned fill_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr);
+static void count_run(struct udp_tx *tx, struct udp_batch **batches, unsigned sent);
 static bool has_destination(const struct udp_batch *batch);
 static bool in_pieces(struct udp_tx *tx, const struct udp_batch *batch);
 static void send_pieces(struct udp_tx *tx, struct udp_batch *batch, int why);
@@ -91,16 +94,11 @@ void udp_tx_send(struct udp_tx *tx, struct udp_sockets *sockets, struct udp_batc
 	tx->waited_ms = 0;
 	for (unsigned i = 0; i < nr;) {
 		struct udp_batch *batch = batches[i];
-		bool v6 = batch->endpoint.to.sa.sa_family == AF_INET6;
 
-		tx->fd = !sockets ? -1 : v6 ? sockets->fd6 : sockets->fd4;
-		if (tx->fd < 0) {
+		if (!use_socket(tx, sockets, batch)) {
 			counter_add(&tx->counters.drop_no_socket, batch->nr);
 			i++;
-			continue;
-		}
-		tx->gso = v6 ? &sockets->gso6 : &sockets->gso4;
-		if (!has_destination(batch)) {
+		} else if (!has_destination(batch)) {
 			counter_add(&tx->counters.drop_unreachable, batch->nr);
 			i++;
 		} else if (in_pieces(tx, batch)) {
@@ -112,9 +110,40 @@ void udp_tx_send(struct udp_tx *tx, struct udp_sockets *sockets, struct udp_batc
 	}
 }
 
+unsigned udp_tx_try(struct udp_tx *tx, struct udp_sockets *sockets, struct udp_batch **batches, unsigned nr)
+{
+	unsigned done = 0;
+
+	while (done < nr && use_socket(tx, sockets, batches[done])) {
+		const unsigned ready = fill_run(tx, batches + done, nr - done);
+
+		if (!ready)
+			break;
+		const int sent = tx->sys->sendmmsg(tx->fd, tx->header, ready, MSG_DONTWAIT | MSG_NOSIGNAL);
+		counter_add(&tx->counters.calls, 1);
+		if (sent <= 0)
+			break;
+		count_run(tx, batches + done, (unsigned)sent);
+		done += (unsigned)sent;
+	}
+	return done;
+}
+
 const struct udp_tx_counters *udp_tx_counters(const struct udp_tx *tx)
 {
 	return &tx->counters;
+}
+
+/* Makes the socket of the batch's family the one that is sent by. false: there is none. */
+static bool use_socket(struct udp_tx *tx, struct udp_sockets *sockets, const struct udp_batch *batch)
+{
+	const bool v6 = batch->endpoint.to.sa.sa_family == AF_INET6;
+
+	tx->fd = !sockets ? -1 : v6 ? sockets->fd6 : sockets->fd4;
+	if (tx->fd < 0)
+		return false;
+	tx->gso = v6 ? &sockets->gso6 : &sockets->gso4;
+	return true;
 }
 
 /*
@@ -123,28 +152,11 @@ const struct udp_tx_counters *udp_tx_counters(const struct udp_tx *tx)
  */
 static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr)
 {
-	sa_family_t family = batches[0]->endpoint.to.sa.sa_family;
-	unsigned ready = 0, sent;
-	uint64_t datagrams = 0, bytes = 0;
+	const unsigned ready = fill_run(tx, batches, nr);
 	int err;
 
-	while (ready < nr && batches[ready]->endpoint.to.sa.sa_family == family &&
-		has_destination(batches[ready]) && !in_pieces(tx, batches[ready])) {
-		struct udp_batch *batch = batches[ready];
-
-		fill_message(tx, ready, batch, 0, batch->len, batch->nr > 1);
-		ready++;
-	}
-
-	sent = transmit(tx, ready, &err);
-	for (unsigned i = 0; i < sent; i++) {
-		datagrams += batches[i]->nr;
-		bytes += batches[i]->len;
-		histogram_add(&tx->counters.gso_segments, batches[i]->nr);
-	}
-	count_sent(tx, datagrams, bytes);
-	counter_add(&tx->counters.batches, sent);
-	counter_add(&tx->counters.messages, sent);
+	const unsigned sent = transmit(tx, ready, &err);
+	count_run(tx, batches, sent);
 	if (sent == ready)
 		return sent;
 
@@ -156,6 +168,38 @@ static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned
 	else
 		drop(tx, batches[sent]->nr, err);
 	return sent + 1;
+}
+
+/* Makes a message each of the batches from the first on that can go so by the socket in use; returns how
+ * many. */
+static unsigned fill_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr)
+{
+	const sa_family_t family = batches[0]->endpoint.to.sa.sa_family;
+	unsigned ready = 0;
+
+	while (ready < nr && batches[ready]->endpoint.to.sa.sa_family == family &&
+		has_destination(batches[ready]) && !in_pieces(tx, batches[ready])) {
+		struct udp_batch *batch = batches[ready];
+
+		fill_message(tx, ready, batch, 0, batch->len, batch->nr > 1);
+		ready++;
+	}
+	return ready;
+}
+
+/* The first sent of them have left, as one message each. */
+static void count_run(struct udp_tx *tx, struct udp_batch **batches, unsigned sent)
+{
+	uint64_t datagrams = 0, bytes = 0;
+
+	for (unsigned i = 0; i < sent; i++) {
+		datagrams += batches[i]->nr;
+		bytes += batches[i]->len;
+		histogram_add(&tx->counters.gso_segments, batches[i]->nr);
+	}
+	count_sent(tx, datagrams, bytes);
+	counter_add(&tx->counters.batches, sent);
+	counter_add(&tx->counters.messages, sent);
 }
 
 /* Port 0 cannot be addressed; the kernel says EINVAL to it, which must not be taken for a word on GSO. */

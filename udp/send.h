@@ -1,5 +1,5 @@
 /*
- * Sending batches from udp-tx: sendmmsg, each message with UDP_SEGMENT, traffic class and source pin, and
+ * Sending batches: sendmmsg, each message with UDP_SEGMENT, traffic class and source pin, and
  * every fallback of shared/DESIGN.md section 5. Each datagram is sent or counted as dropped exactly once.
  *
  * - EINVAL, ENODEV, EADDRNOTAVAIL or no route, with a pin: the pin is cleared and the batch tried again.
@@ -50,11 +50,17 @@ int udp_tx_new(struct udp_tx **out, const struct udp_tx_sys *sys, const _Atomic 
 /* NULL is accepted. */
 void udp_tx_free(struct udp_tx *tx);
 /*
- * udp-tx. Sends nr (1..UDP_TX_BATCHES_MAX) batches in order, waiting while the socket is full; what cannot be
- * sent is counted. sockets NULL: all dropped as no_socket. The batches stay the caller's. A pin that the
- * kernel refuses is cleared in the batch's endpoint; the peer's own pin is refreshed by its next packet and
- * forgotten when it retries its handshake.
+ * One thread at a time. Sends nr (1..UDP_TX_BATCHES_MAX) batches in order, waiting while the socket is full;
+ * what cannot be sent is counted. sockets NULL: all dropped as no_socket. The batches stay the caller's. A
+ * pin that the kernel refuses is cleared in the batch's endpoint; the peer's own pin is refreshed by its next
+ * packet and forgotten when it retries its handshake.
  */
 void udp_tx_send(struct udp_tx *tx, struct udp_sockets *sockets, struct udp_batch **batches, unsigned nr);
-/* Written by udp-tx, read by any thread. Lives as long as tx. */
+/*
+ * The same, but sends only what leaves at once and as it is; returns how many batches have left. Whatever
+ * keeps the next one back, it and all after it are then for udp_tx_send(), which waits and tries again.
+ */
+unsigned udp_tx_try(
+	struct udp_tx *tx, struct udp_sockets *sockets, struct udp_batch **batches, unsigned nr) MUST_CHECK;
+/* Written by whoever sends, read by any thread. Lives as long as tx. */
 const struct udp_tx_counters *udp_tx_counters(const struct udp_tx *tx);

@@ -108,7 +108,9 @@ def stats_of_an_interval_name_the_stage(sluice):
     text = stats(t, "--interval", "0.5").stdout
     load.communicate()
     r = busy["interval"]["threads"]
-    check(r["crypto"]["packets_per_s"] > 100 and r["crypto"]["cpu_percent"] > 0, r)
+    check(r["crypto"]["packets_per_s"] > 100, r)
+    # Not crypto's own: on few CPUs a reader of TUN does its work in passing.
+    check(sum(r[t]["cpu_percent"] for t in THREADS) > 0, r)
     check(set(busy["bottleneck"]) == {"stage", "sentence"}, busy["bottleneck"])
     check(re.fullmatch(r"[A-Za-z][^\n]+\.", busy["bottleneck"]["sentence"]), busy["bottleneck"])
     check(busy["bottleneck"]["stage"] in (None, "machine", "network", "control") + THREADS, busy["bottleneck"])

@@ -170,7 +170,8 @@ static void run(const char *name, unsigned wakers, bool dallies, int cpu, uint64
 	printf("park: %s: %llu rounds, %llu sleeps, %llu futex wakes, none missed, %.1f s\n", name,
 		(unsigned long long)owner.rounds, (unsigned long long)parks, (unsigned long long)wakes,
 		(double)(park_clock_ns() - began_ns) / 1e9);
-	REQUIRE(parks > 0 || rounds < 1000, "nobody ever slept");
+	/* Two that only take turns may never do: each gives way to the other before it sleeps. */
+	REQUIRE(parks > 0 || !dallies || rounds < 1000, "nobody ever slept");
 }
 
 /* The first CPU of the set from this one on. */

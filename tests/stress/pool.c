@@ -48,10 +48,12 @@ static void *give_back(void *arg)
 
 	for (;;) {
 		uint32_t ticket = park_ticket(&self->park);
+		/* Before the look into the queue: it comes after the last push. */
+		bool stop = atomic_load_explicit(self->stop, memory_order_acquire);
 		struct buffer *b = spsc_pop(self->rx);
 
 		if (b == NULL) {
-			if (atomic_load_explicit(self->stop, memory_order_acquire))
+			if (stop)
 				return NULL;
 			park_wait(&self->park, ticket, PARK_FOREVER);
 			continue;

@@ -170,6 +170,15 @@ Test(bottleneck, udp_rx_that_decrypts_in_passing)
 	expect("udp-rx", "it also decrypted in place of the sleeping tun-tx threads, 9000 times a second.");
 }
 
+Test(bottleneck, tun_rx_that_encrypts_in_passing)
+{
+	given("tun-rx0", "cpu_ns", 0, NS_PER_SEC * 80 / 100);
+	given("crypto", "inline_turns", 0, 9000);
+	given_cpu("crypto", 10);
+	expect("tun-rx0", "the TUN readers also encrypted in place of the sleeping crypto thread, 9000 times "
+			  "a second.");
+}
+
 Test(bottleneck, nothing_moves)
 {
 	reading_done(&before);

@@ -46,6 +46,22 @@ Test(baton, wakes_nobody_that_did_not_ask)
 	cr_assert_not(park_wait(&park, ticket, park_clock_ns() + 5 * NS_PER_MS));
 }
 
+Test(baton, goes_to_the_consumer_before_any_producer)
+{
+	const uint32_t ticket = park_ticket(&park);
+
+	cr_assert(baton_ask(&baton));
+	cr_assert_not(baton_ask(&baton));
+	baton_pass(&baton);
+	cr_assert(park_wait(&park, ticket, PARK_FOREVER));
+	/* It is on its way. */
+	cr_assert_not(baton_try(&baton));
+	cr_assert_not(baton_ask(&baton));
+	cr_assert(baton_claim(&baton));
+	baton_pass(&baton);
+	cr_assert(baton_ask(&baton));
+}
+
 #define ITEMS 200000
 
 static struct channel channel;
@@ -78,8 +94,8 @@ static void *consume(void *arg)
 	return NULL;
 }
 
-/* The producer works for its consumer now and then: nothing is left behind, nothing comes twice or out of
- * order. */
+/* The producer works for its consumer now and then, in both ways of coming by the baton: nothing is left
+ * behind, nothing comes twice or out of order. */
 Test(baton, two_hands_empty_a_queue_in_order, .timeout = 60)
 {
 	pthread_t thread;
@@ -89,10 +105,12 @@ Test(baton, two_hands_empty_a_queue_in_order, .timeout = 60)
 	for (uintptr_t i = 1; i <= ITEMS; i++) {
 		while (!spsc_push(tx, (void *)i))
 			park_wake(&park);
-		if (i % 3 && baton_try(&baton)) {
+		const bool ask = i % 3 == 1;
+
+		if (i % 3 && (ask ? baton_ask(&baton) : baton_try(&baton))) {
 			drain();
 			baton_pass(&baton);
-		} else {
+		} else if (!ask) {
 			park_wake(&park);
 		}
 	}

@@ -333,6 +333,30 @@ Test(pool, put_wakes_an_owner_that_starves)
 	pool_done(&w.pool);
 }
 
+Test(pool, put_wakes_a_new_owner_where_that_one_sleeps)
+{
+	struct park after;
+	struct waiter w;
+	struct buffer *held[1];
+
+	start(&w, held, 1);
+	pool_put(held[0]);
+	pthread_join(w.thread, NULL);
+	held[0] = w.got;
+
+	park_init(&after);
+	pool_set_park(&w.pool, &after);
+	const uint32_t ticket = park_ticket(&w.park);
+	cr_assert_eq(pthread_create(&w.thread, NULL, wait_for_buffer, &w), 0);
+	while (!ck_ec32_has_waiters(&after.event_count))
+		nap_ms(1);
+	pool_put(held[0]);
+	pthread_join(w.thread, NULL);
+	cr_assert_eq(w.got, held[0]);
+	cr_assert_eq(park_ticket(&w.park), ticket);
+	pool_done(&w.pool);
+}
+
 Test(pool, put_does_not_wake_an_owner_that_has_enough)
 {
 	struct waiter w;

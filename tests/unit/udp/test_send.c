@@ -285,6 +285,70 @@ Test(send, continues_a_partial_send_from_the_first_unsent)
 	cr_assert_eq(k.calls, 4);
 }
 
+Test(send, try_sends_what_leaves_at_once)
+{
+	struct udp_batch *batches[6];
+
+	k.per_call = 2;
+	for (unsigned i = 0; i < 6; i++)
+		batches[i] = batch_of(
+			i == 2 || i == 3 ? "[2001:db8::1]:5" : "192.0.2.1:5", 10, 100, 50, 1 + 10 * i);
+	cr_assert_eq(udp_tx_try(tx, &sockets, batches, 6), 6);
+	check_all_sent(1, 60);
+	cr_assert_eq(k.calls, 3);
+	cr_assert_eq(counter_read(&c()->batches), 6);
+}
+
+/* Whatever the reason: not waited for, not counted, and left for udp_tx_send(), which completes the order. */
+Test(send, try_stops_before_the_first_that_does_not_leave)
+{
+	static const int reasons[] = {EAGAIN, ENOBUFS, EINTR, ECONNREFUSED};
+
+	for (unsigned i = 0; i < ARRAY_LEN(reasons); i++) {
+		struct udp_batch *batches[] = {batch_of("192.0.2.1:5", 10, 100, 50, 1),
+			batch_of("[2001:db8::1]:5", 10, 100, 50, 11),
+			batch_of("192.0.2.1:5", 10, 100, 50, 21)};
+		const uint64_t waits = counter_read(&c()->waits);
+
+		k.nr = k.next_once = k.nr_once = 0;
+		once(0);
+		once(reasons[i]);
+		cr_assert_eq(udp_tx_try(tx, &sockets, batches, 3), 1);
+		cr_assert_eq(k.nr, 10);
+		cr_assert_eq(counter_read(&c()->waits), waits);
+		udp_tx_send(tx, &sockets, batches + 1, 2);
+		cr_assert_eq(k.nr, 30);
+		check_sent(0, 1, 30);
+		cr_assert_eq(dropped(), 0);
+	}
+}
+
+Test(send, try_leaves_to_send_what_needs_more_than_one_call)
+{
+	struct udp_batch *batch = batch_of("192.0.2.1:5", 10, 100, 50, 1);
+
+	sockets.gso4 = false;
+	cr_assert_eq(udp_tx_try(tx, &sockets, &batch, 1), 0);
+	cr_assert_eq(udp_tx_try(tx, NULL, &batch, 1), 0);
+	sockets.gso4 = true;
+	k.gso_errno = EIO;
+	cr_assert_eq(udp_tx_try(tx, &sockets, &batch, 1), 0);
+	cr_assert(sockets.gso4);
+	k.gso_errno = 0;
+	k.pin_errno = EINVAL;
+	pinned(batch);
+	cr_assert_eq(udp_tx_try(tx, &sockets, &batch, 1), 0);
+	cr_assert_eq(k.nr, 0);
+	cr_assert_eq(dropped(), 0);
+	cr_assert(endpoint_is_pinned(&batch->endpoint));
+	send_one(batch);
+	check_all_sent(1, 10);
+
+	batch = batch_of("192.0.2.1:0", 1, 0, 50, 1);
+	cr_assert_eq(udp_tx_try(tx, &sockets, &batch, 1), 0);
+	cr_assert_eq(dropped(), 0);
+}
+
 Test(send, resends_in_pieces_after_eio_and_turns_gso_off_for_that_socket)
 {
 	k.gso_errno = EIO;
