@@ -8,8 +8,8 @@ report.md, results.json and plot.svg; the table is printed.
 peers: sluice; wireguard-go (the newest, installed with go); wireguard-go-debian; boringtun and gotatun (installed with cargo); kernel (where the module
 exists); veth (the cable itself, no tunnel); relay and relay-aead (a bare TUN-to-UDP relay without and with the cipher, perf/relay.c: the ceiling)
 workloads: tcp, tcp-reverse, tcp-4 (four streams), tcp-bidir, udp-64, udp-512, udp-1400 (at increasing offered load), udp-64-overload (one, two
-and three times what the tunnel carries, sent and taken in bursts: UDP_SEGMENT and UDP_GRO), latency (idle), latency-loaded; UDP and latency only
-at the first MTU and the first segmentation setting
+and three times what the tunnel carries, and once that beside twice as much to elsewhere, which takes the same CPU; sent and taken in bursts:
+UDP_SEGMENT and UDP_GRO), latency (idle), latency-loaded; UDP and latency only at the first MTU and the first segmentation setting
 
 All of it takes nearly two hours; --quick three minutes.
 """
@@ -292,10 +292,20 @@ class Runner:
         carried = max(carried, *(self.offer(t, size, rate * part, seconds, BURST)["pps"] for part in (0.6, 0.7, 0.8, 0.9)))
         if not carried:
             raise lib.Failure("nothing arrived")
-        out = {}
+        out, seconds = {}, self.options.seconds
         for n in (1, 2, 3):
-            got = self.offer(t, size, n * carried, self.options.seconds, BURST)
+            got = self.offer(t, size, n * carried, seconds, BURST)
             out[f"{workload} {n}x"] = {**got, "offered_to_carried": got["offered_pps"] / carried}
+        # Offering takes CPU from the gateways: the same again, but only 1x of it to the tunnel, the rest to an interface that nobody reads.
+        t.n1.ip("tuntap add mode tun name void0")
+        t.n1.ip("addr add 198.51.100.1/24 dev void0")
+        t.n1.ip("link set void0 up")
+        other = t.n1.popen(self.load, "send", "198.51.100.2", 7000, size, 2 * carried, seconds, 4, BURST, stdin=-3, stdout=-3)
+        try:
+            out[f"{workload} 1x, 2x elsewhere"] = self.offer(t, size, carried, seconds, BURST)
+        finally:
+            other.kill()
+            other.wait()
         return out
 
     def offer(self, t, size, rate, seconds, burst=1):
@@ -439,12 +449,12 @@ def targets(results):
         good = ratio <= want if at_most else ratio >= want
         return f"{ratio:.2f}, wanted {'at most' if at_most else 'at least'} {want}: {'reached' if good else 'MISSED'}"
 
-    def flat(three):
+    def flat(workload):
         """How much of the goodput is left when three times what is carried is offered; but that must have been offered."""
-        offered = m(on, three, "sluice", "offered_to_carried")
+        offered = m(on, f"{workload} 3x", "sluice", "offered_to_carried")
         if offered and offered < 2.7:
             return f"NOT MEASURED: the sender came to {offered:.2f} times what the tunnel carries"
-        return verdict(m(on, three, "sluice", "pps"), m(on, three.replace("3x", "1x"), "sluice", "pps"), 0.9)
+        return verdict(m(on, f"{workload} 3x", "sluice", "pps"), m(on, f"{workload} 1x, 2x elsewhere", "sluice", "pps"), 0.9)
 
     on, off = "MTU 1420, tx-udp-segmentation on", "MTU 1420, tx-udp-segmentation off"
     rows = []
@@ -457,9 +467,11 @@ def targets(results):
                   verdict(m(off, w, "sluice", "gbit_s"), m(off, w, "wireguard-go", "gbit_s"), 2))]
     rows += [("64-byte UDP delivered, flat out, to wireguard-go's",
               verdict(m(on, "udp-64 flat out", "sluice", "pps"), m(on, "udp-64 flat out", "wireguard-go", "pps"), 3)),
-             ("64-byte UDP overload: delivered at 3x to delivered at 1x", flat("udp-64-overload 3x")),
+             ("64-byte UDP overload: delivered at 3x to delivered at 1x with the rest offered elsewhere", flat("udp-64-overload")),
              ("idle p99 latency to wireguard-go's", verdict(m(on, "latency", "sluice", "p99_us"), m(on, "latency", "wireguard-go", "p99_us"), 1, True)),
-             ("resident memory to wireguard-go's", verdict(m(on, "tcp", "sluice", "rss_mb"), m(on, "tcp", "wireguard-go", "rss_mb"), 1, True))]
+             ("resident memory to wireguard-go's, TCP", verdict(m(on, "tcp", "sluice", "rss_mb"), m(on, "tcp", "wireguard-go", "rss_mb"), 1, True)),
+             ("resident memory to wireguard-go's, 64-byte UDP flat out",
+              verdict(m(on, "udp-64 flat out", "sluice", "rss_mb"), m(on, "udp-64 flat out", "wireguard-go", "rss_mb"), 1, True))]
     return [(what, v) for what, v in rows if v]
 
 
