@@ -67,8 +67,7 @@ void crypto_in_passing(struct crypto *c, struct park *park)
 	rcu_thread_offline();
 
 	const bool left = channel_len(c->trains.ch) || timers_next(&c->device) < c->looks_at_timers_ns;
-	baton_pass(&c->baton);
-	if (left)
+	if (!baton_pass(&c->baton) && left)
 		park_wake(&c->park);
 }
 

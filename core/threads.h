@@ -10,7 +10,8 @@
  *	- udp-rx does that of a decrypt-to-TUN thread, and on few CPUs tun-rx that of crypto, unless there is
  *	  more to read meanwhile; see hand_over().
  *	- On few CPUs whoever seals does that of udp-tx. Datagrams that leave from two CPUs can change places
- *	  in the per-CPU queues behind the socket, so only on the CPU of the last send.
+ *	  in the per-CPU queues behind the socket, so it does so only on the CPU of the last send, and udp-tx
+ *	  goes to that CPU when it takes over.
  *
  * One cache-aligned context each, made by core/pipeline.c before any thread starts and freed after all have
  * ended. Each loop drains to empty and then sleeps, RCU-offline, on its park or its file descriptors; it ends
@@ -122,7 +123,8 @@ struct udp_tx_thread {
 	struct spsc_rx batches;
 	struct udp_tx *tx;
 	struct socket_share share;
-	int last_cpu; /* that the last datagram left from; -1 none */
+	int last_cpu;         /* that the last datagram left from; -1 none */
+	bool sent_in_passing; /* ... by another thread */
 	struct udp_tx_thread_counters {
 		counter_t inline_sends; /* calls in passing, by tun-rx or crypto */
 		counter_t wakes_given;
@@ -198,7 +200,7 @@ struct udp_batch *crypto_wait_batch(void *crypto);
 
 /* The holder of crypto's baton. true: it holds that of udp-tx too, which has nothing left to send. */
 bool udp_tx_borrow(struct udp_tx_thread *udp_tx);
-/* The same, then. Sends what leaves at once: the number of batches. */
+/* The same, then. Sends what leaves at once: the number of batches, 0 too if this is another CPU now. */
 unsigned udp_tx_in_passing(struct udp_tx_thread *udp_tx, struct udp_batch **batches, unsigned nr) MUST_CHECK;
 
 /* The holder of the baton, a registered QSBR reader that is online. Opens and writes until the channel is

@@ -6,6 +6,7 @@
 _Static_assert(UDP_BATCHES_PER_CALL <= UDP_TX_BATCHES_MAX, "what udp_tx_send() takes at once");
 
 static bool drain(struct udp_tx_thread *self);
+static void send_from(int cpu, struct udp_tx_thread *self, struct udp_batch **batch, unsigned nr);
 
 void *udp_tx_run(void *arg)
 {
@@ -47,6 +48,9 @@ bool udp_tx_borrow(struct udp_tx_thread *self)
 
 unsigned udp_tx_in_passing(struct udp_tx_thread *self, struct udp_batch **batches, unsigned nr)
 {
+	if (sched_getcpu() != self->last_cpu)
+		return 0;
+	self->sent_in_passing = true;
 	counter_add(&self->counters.inline_sends, 1);
 	return udp_tx_try(self->tx, self->share.sockets, batches, nr);
 }
@@ -63,9 +67,29 @@ static bool drain(struct udp_tx_thread *self)
 	if (!nr)
 		return false;
 	histogram_add(&self->counters.queue_seen, nr);
-	udp_tx_send(self->tx, self->share.sockets, batch, nr);
+	if (self->sent_in_passing && sched_getcpu() != self->last_cpu)
+		send_from(self->last_cpu, self, batch, nr);
+	else
+		udp_tx_send(self->tx, self->share.sockets, batch, nr);
 	self->last_cpu = sched_getcpu();
+	self->sent_in_passing = false;
 	for (unsigned i = nr; i--;)
 		pool_put(batch[i]);
 	return true;
+}
+
+/* Behind what left from that CPU in passing and may still lie in its queues. Seldom needed. */
+static void send_from(int cpu, struct udp_tx_thread *self, struct udp_batch **batch, unsigned nr)
+{
+	cpu_set_t before, there;
+	const bool known = !sched_getaffinity(0, sizeof(before), &before);
+
+	CPU_ZERO(&there);
+	CPU_SET((unsigned)cpu, &there);
+	if (known)
+		IGNORE_RESULT(
+			"a CPU that is gone has no queues", sched_setaffinity(0, sizeof(there), &there));
+	udp_tx_send(self->tx, self->share.sockets, batch, nr);
+	if (known)
+		IGNORE_RESULT("it was allowed before", sched_setaffinity(0, sizeof(before), &before));
 }

@@ -1,7 +1,7 @@
 /*
  * ChaCha20-Poly1305 as the transport uses it (RFC 8439, empty associated data, nonce = 4 zero bytes and the
  * little-endian 64-bit counter), a train at a time, behind one table of backends: intel-ipsec-mb, libcrypto
- * and libsodium. All give the same bytes. An aead context belongs to one thread and lives as long as the
+ * and libsodium. All give the same bytes. An aead context is used by one thread at a time and lives as long as the
  * thread.
  */
 #pragma once

@@ -77,15 +77,19 @@ static inline bool baton_claim(struct baton *b)
 	}
 }
 
-/* The holder. */
-static inline void baton_pass(struct baton *b)
+/* The holder. Whether the consumer was woken, because the baton is its own now. */
+static inline bool baton_pass(struct baton *b)
 {
 	int expected = BATON_HELD;
 
 	if (likely(atomic_compare_exchange_strong_explicit(
 		    &b->state, &expected, BATON_FREE, memory_order_release, memory_order_relaxed)))
-		return;
-	/* Wanted: nobody but the holder leads out of that. */
-	atomic_store_explicit(&b->state, BATON_GIVEN, memory_order_release);
+		return false;
+	/*
+	 * Wanted: nobody but the holder leads out of that. Written over what those who asked have released,
+	 * not beside it, so that the consumer acquires that too.
+	 */
+	atomic_exchange_explicit(&b->state, BATON_GIVEN, memory_order_acq_rel);
 	park_wake(b->consumer);
+	return true;
 }

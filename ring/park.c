@@ -154,6 +154,8 @@ static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word)
 
 static bool spin(const struct park *park, uint32_t ticket)
 {
+	if (ck_ec32_value(&park->event_count) != ticket)
+		return true;
 	if (!park->spin_looks && park_give_way())
 		return ck_ec32_value(&park->event_count) != ticket;
 	for (unsigned i = 0; i < park->spin_looks; i++) {
