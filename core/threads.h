@@ -48,8 +48,9 @@
 /* Below this average a packet read, or received, is a small one. */
 #define SMALL_PACKET_BYTES 512
 
+/* Of a producer: whom it does work for in passing, and whom not; see hand_over(). */
 struct hand_over {
-	unsigned pause;
+	unsigned pause; /* how often the next thread is still spared */
 };
 
 struct tun_rx {
