@@ -263,6 +263,8 @@ static bool count_one(void *arg, const struct ip_prefix *p)
 
 Test(allowed_ips, agrees_with_a_linear_search)
 {
+	unsigned most = 0;
+
 	for (unsigned round = 0; round < 20000; round++) {
 		struct ip_prefix p = {.family = random_below(2) ? AF_INET : AF_INET6};
 		const unsigned bits = p.family == AF_INET ? 32 : 128;
@@ -303,6 +305,7 @@ Test(allowed_ips, agrees_with_a_linear_search)
 			break;
 		}
 		cr_assert_eq(table.count, nr_model);
+		most = MAX(most, nr_model);
 
 		for (unsigned i = 0; i < 4; i++) {
 			uint8_t addr[16];
@@ -320,7 +323,7 @@ Test(allowed_ips, agrees_with_a_linear_search)
 			rcu_quiescent_state();
 		}
 	}
-	cr_assert_gt(nr_model, 100, "too little was in the table at once");
+	cr_assert_gt(most, 100, "too little was in the table at once");
 	for (unsigned i = 0; i < PEERS; i++)
 		allowed_ips_remove_peer(&table, peers[i]);
 	cr_assert_eq(table.count, 0);
