@@ -21,6 +21,7 @@ static bool run_notes(struct crypto *c);
 static bool run_trains(struct crypto *c);
 static void finish(struct crypto *c);
 static void send_ready(struct crypto *c);
+static void stop_sending(struct crypto *c);
 static void push(struct crypto *c, struct udp_batch *batch);
 
 void *crypto_run(void *arg)
@@ -184,8 +185,7 @@ static void finish(struct crypto *c)
 	gso_queue_flush(&c->queue);
 	send_ready(c);
 	if (c->sending)
-		baton_pass(&c->pipeline->udp_tx.baton);
-	c->sending = false;
+		stop_sending(c);
 }
 
 /* What does not leave at once is for udp-tx, which waits and tries again, and so is all that follows. */
@@ -201,10 +201,15 @@ static void send_ready(struct crypto *c)
 		pool_put(c->ready[i]);
 	if (sent == nr)
 		return;
-	c->sending = false;
-	baton_pass(&c->pipeline->udp_tx.baton);
+	stop_sending(c);
 	for (unsigned i = sent; i < nr; i++)
 		push(c, c->ready[i]);
+}
+
+static void stop_sending(struct crypto *c)
+{
+	c->sending = false;
+	baton_pass(&c->pipeline->udp_tx.baton);
 }
 
 static void push(struct crypto *c, struct udp_batch *batch)

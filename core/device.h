@@ -3,7 +3,8 @@
  * does with them except the data path (core/egress.h, core/ingress.h). No thread, no file descriptor, no
  * global: the simulation runs two of them on a fake clock. All functions run on the crypto thread unless they
  * say otherwise; the crypto thread is a registered QSBR reader, online, and one drain is one read section.
- * "Crypto thread", here and in the files around, means whoever holds its baton: core/threads.h.
+ * "Crypto thread", here and in the files around, means whoever holds its baton: core/threads.h. Times are
+ * boottime nanoseconds and never 0.
  */
 #pragma once
 

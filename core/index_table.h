@@ -1,7 +1,7 @@
 /*
  * Receiver index -> handshake or session. Random 32-bit indices, unique over both kinds. Changed by the
  * crypto thread, read by any RCU reader (udp-rx to find the owning thread, decrypt threads to find the keys).
- *Over liburcu's lock-free hash table.
+ * Over liburcu's lock-free hash table.
  *
  *	                add      set_keypair   remove   find
  *	thread          crypto   crypto        crypto   any, in an RCU read section

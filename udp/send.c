@@ -170,8 +170,7 @@ static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned
 	return sent + 1;
 }
 
-/* Makes a message each of the batches from the first on that can go so by the socket in use; returns how
- * many. */
+/* Makes a message each of the first batches that can go so by the socket in use; returns how many. */
 static unsigned fill_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr)
 {
 	const sa_family_t family = batches[0]->endpoint.to.sa.sa_family;
