@@ -15,12 +15,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/client.h"
-#include "core/control.h"
-#include "core/log.h"
-#include "core/options.h"
-#include "core/pipeline.h"
-#include "core/stats.h"
+#include "core/client/client.h"
+#include "core/control/control.h"
+#include "core/base/log.h"
+#include "core/base/options.h"
+#include "core/threads/pipeline.h"
+#include "core/base/stats.h"
 #include "crypto/secret.h"
 #include "tun/tun_device.h"
 

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <urcu-qsbr.h>
 
-#include "core/log.h"
+#include "core/base/log.h"
 #include "crypto/aead.h"
 #include "crypto/secret.h"
 #include "tests/sim/node.h"

@@ -13,8 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/egress.h"
-#include "core/ingress.h"
+#include "core/protocol/egress.h"
+#include "core/protocol/ingress.h"
 #include "tests/sim/node.h"
 #include "tests/unit/tun/packets.h"
 
@@ -185,7 +185,7 @@ static void add_peer(struct path *p, unsigned i)
 	snprintf(endpoint, sizeof(endpoint), "192.0.2.%u:51820", 10 + i);
 	snprintf(prefix, sizeof(prefix), "10.0.%u.0/24", i);
 	struct peer *peer = node_add_peer(p->node, public_key, endpoint, prefix);
-	struct index_entry *session = index_table_add(&dev->indices, peer, peer->owner);
+	struct session *session = session_table_add(&dev->sessions, peer, peer->owner);
 	struct keypair *k = keypair_new();
 	micro_require(session && k);
 	randombytes_buf(k->send_key, sizeof(k->send_key));
@@ -195,7 +195,7 @@ static void add_peer(struct path *p, unsigned i)
 	k->initiator = true;
 	atomic_init(&k->confirmed, true);
 	replay_init(&k->replay);
-	index_table_set_keypair(session, k);
+	session_table_set_keypair(session, k);
 	peer_add_session(dev, peer, session);
 	p->keys[i] = k;
 }

@@ -3,9 +3,9 @@
 
 #include <stdlib.h>
 
-#include "core/allowed_ips.h"
-#include "core/index_table.h"
-#include "core/peer.h"
+#include "core/protocol/allowed_ips.h"
+#include "core/protocol/session_table.h"
+#include "core/protocol/peer.h"
 #include "tests/sim/node.h"
 
 #define PEERS 16
@@ -140,11 +140,11 @@ static void done_routes(void *ctx)
 }
 
 struct indices {
-	struct index_table table;
+	struct session_table table;
 	unsigned nr;
-	struct index_entry **entry;
+	struct session **entry;
 	uint32_t index[LOOKUPS];
-	const struct index_entry *expected[LOOKUPS];
+	const struct session *expected[LOOKUPS];
 };
 
 static void *setup_indices(const struct stage *s, const char **why)
@@ -152,10 +152,10 @@ static void *setup_indices(const struct stage *s, const char **why)
 	struct indices *x = micro_alloc(sizeof(*x));
 
 	x->nr = s->n;
-	x->entry = micro_alloc(x->nr * sizeof(struct index_entry *));
-	micro_require(!index_table_init(&x->table));
+	x->entry = micro_alloc(x->nr * sizeof(struct session *));
+	micro_require(!session_table_init(&x->table));
 	for (unsigned i = 0; i < x->nr; i++) {
-		x->entry[i] = index_table_add(&x->table, NULL, 0);
+		x->entry[i] = session_table_add(&x->table, NULL, 0);
 		micro_require(x->entry[i]);
 	}
 	for (unsigned i = 0; i < LOOKUPS; i++) {
@@ -171,7 +171,7 @@ static unsigned turn_find(void *ctx)
 	unsigned good = 0;
 
 	for (unsigned i = 0; i < LOOKUPS; i++)
-		good += index_table_find(&x->table, x->index[i]) == x->expected[i];
+		good += session_table_find(&x->table, x->index[i]) == x->expected[i];
 	return good;
 }
 
@@ -189,7 +189,7 @@ static void check_find(void *ctx)
 		if (i == x->nr)
 			break;
 	}
-	micro_require(!index_table_find(&x->table, stranger));
+	micro_require(!session_table_find(&x->table, stranger));
 }
 
 static void done_indices(void *ctx)
@@ -197,8 +197,8 @@ static void done_indices(void *ctx)
 	struct indices *x = ctx;
 
 	for (unsigned i = 0; i < x->nr; i++)
-		index_table_remove(&x->table, x->entry[i]);
-	index_table_done(&x->table);
+		session_table_remove(&x->table, x->entry[i]);
+	session_table_done(&x->table);
 	free(x->entry);
 	free(x);
 }

@@ -194,8 +194,8 @@ def kernel_counters(pid):
 def sluice_counters(stats):
     """Of one `sluice stats --json`: wake-ups over all threads; trains and segments of the sealing and of the receiving thread."""
     threads = stats["threads"]
-    crypto, rx = threads.get("crypto", {}), threads.get("udp-rx", {})
-    return {"wakes": sum(t.get("wakes", 0) for t in threads.values()), "out_trains": crypto.get("trains", 0), "out_segments": crypto.get("segments", 0),
+    state, rx = threads.get("state", {}), threads.get("udp-rx", {})
+    return {"wakes": sum(t.get("wakes", 0) for t in threads.values()), "out_trains": state.get("trains", 0), "out_segments": state.get("segments", 0),
             "in_trains": rx.get("views", 0), "in_segments": rx.get("datagrams", 0), "drops": sum(stats["drops"].values())}
 
 

@@ -3,7 +3,7 @@
  * item is owned by whoever dequeued it, and every push makes the consumer's park notice.
  *
  *	spsc   one producer, one consumer:   crypto -> udp-tx, udp-rx -> crypto (handshakes)
- *	       and, with CHANNEL_SLOTS slots, udp-rx -> each decrypt-to-TUN thread
+ *	       and, with CHANNEL_SLOTS slots, udp-rx -> each tun-tx thread
  *	mpsc   many producers, one consumer: tun-rx -> crypto, notes and commands -> crypto
  *
  * The two ends are distinct types: a thread that holds only the sending end cannot receive. The capacity is
@@ -26,8 +26,9 @@ struct channel {
 	unsigned capacity;
 	struct park *consumer; /* woken after each push; NULL in single-threaded use */
 	bool many_producers;   /* mpsc: items count from their reservation on, see mpsc_push() */
-	CACHE_ALIGNED counter_t high_water; /* largest length seen after a push; racy between mpsc producers */
-	counter_t refused;                  /* pushes refused because the queue was full; same */
+	CACHE_ALIGNED counter_t
+		high_water; /* largest length seen after a push; racy between mpsc producers */
+	counter_t refused;  /* pushes refused because the queue was full; same */
 };
 
 struct spsc_tx {

@@ -1,6 +1,6 @@
 /*
  * The egress train: what one drain of one TUN queue read, and the unit that crosses the MPSC ring to the
- * crypto thread. A train belongs to one thread at a time: the reader that fills it, the ring, the crypto thread,
+ * state thread. A train belongs to one thread at a time: the reader that fills it, the ring, the state thread,
  * which gives it back to the reader's pool.
  *
  * Packets lie behind each other in data[]. Each may be a super-packet (TSO/USO) of up to 64 KB. A read is only
@@ -19,10 +19,10 @@
 
 /* One packet as read, with the fields of its virtio_net_hdr in host order. */
 struct train_packet {
-	uint32_t offset; /* of the IP header in data[]; a multiple of 16 */
-	uint32_t len;    /* bytes of IP packet */
-	uint8_t flags;   /* VIRTIO_NET_HDR_F_* */
-	uint8_t gso_type; /* VIRTIO_NET_HDR_GSO_*; USO is 5 */
+	uint32_t offset;   /* of the IP header in data[]; a multiple of 16 */
+	uint32_t len;      /* bytes of IP packet */
+	uint8_t flags;     /* VIRTIO_NET_HDR_F_* */
+	uint8_t gso_type;  /* VIRTIO_NET_HDR_GSO_*; USO is 5 */
 	uint16_t gso_size; /* payload bytes per segment */
 	uint16_t csum_start;
 	uint16_t csum_offset;

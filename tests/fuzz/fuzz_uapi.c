@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/config.h"
-#include "core/uapi.h"
+#include "core/control/config.h"
+#include "core/control/uapi.h"
 #include "crypto/secret.h"
 #include "tests/sim/node.h"
 

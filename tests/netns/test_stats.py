@@ -12,14 +12,14 @@ import time
 from cases import case
 from lib import Tunnel, check, ping
 
-THREADS = ("tun-rx0", "tun-rx1", "crypto", "udp-tx", "udp-rx", "tun-tx0", "tun-tx1")
+THREADS = ("tun-rx0", "tun-rx1", "state", "udp-tx", "udp-rx", "tun-tx0", "tun-tx1")
 BOUNDS = ["0"] + [str(2**i) for i in range(11)] + ["inf"]
 # The histograms of each kind of thread, and the counter that their buckets add up to.
-HISTOGRAMS = {"tun-rx": {"train_packets": "trains"}, "crypto": {"train_segments": "trains", "queue_seen": None},
+HISTOGRAMS = {"tun-rx": {"train_packets": "trains"}, "state": {"train_segments": "trains", "queue_seen": None},
               "udp-tx": {"gso_segments": "messages", "queue_seen": None}, "udp-rx": {"gro_segments": "messages"},
               "tun-tx": {"view_segments": "views", "frame_packets": "frames", "queue_seen": None}}
 KEYS = {"tun-rx": {"trains", "stalls", "reads", "read_packets", "read_bytes", "polls", "trains_in_flight", "trains_capacity"},
-        "crypto": {"trains", "packets", "segments", "bytes"}, "udp-tx": {"calls", "messages", "batches", "datagrams", "bytes", "gso_fallbacks"},
+        "state": {"trains", "packets", "segments", "bytes"}, "udp-tx": {"calls", "messages", "batches", "datagrams", "bytes", "gso_fallbacks"},
         "udp-rx": {"calls", "messages", "datagrams", "bytes", "polls"}, "tun-tx": {"views", "segments", "packets", "bytes", "frames", "writes"}}
 COMMON = {"cpu_ns", "syscalls", "parks", "wakes", "wakes_given"}
 QUEUE = {"queue_len", "queue_capacity", "queue_high_water", "queue_refused"}
@@ -37,7 +37,7 @@ def check_totals(s, interface="wg0"):
     check(set(s["threads"]) == set(THREADS) | {"control"}, f"threads: {list(s['threads'])}")
     for name in THREADS:
         t, k = s["threads"][name], kind(name)
-        wanted = KEYS[k] | COMMON | set(HISTOGRAMS[k]) | (QUEUE if k in ("crypto", "udp-tx", "tun-tx") else set())
+        wanted = KEYS[k] | COMMON | set(HISTOGRAMS[k]) | (QUEUE if k in ("state", "udp-tx", "tun-tx") else set())
         check(wanted <= set(t), f"{name} lacks {wanted - set(t)}")
         for h, total in HISTOGRAMS[k].items():
             check(list(t[h]) == BOUNDS, f"{name} {h}: {t[h]}")
@@ -63,9 +63,9 @@ def stats_histograms_add_up(sluice):
     check_totals(s)
     threads = s["threads"]
     check(sum(threads[f"tun-rx{i}"]["read_packets"] for i in (0, 1)) >= 20, threads)
-    check(threads["crypto"]["segments"] >= 20 and threads["udp-tx"]["datagrams"] >= 20, threads)
+    check(threads["state"]["segments"] >= 20 and threads["udp-tx"]["datagrams"] >= 20, threads)
     check(sum(int(b) * n for b, n in threads["udp-tx"]["gso_segments"].items() if b != "inf") >= threads["udp-tx"]["datagrams"], threads["udp-tx"])
-    check(threads["crypto"]["wakes"] > 0 and sum(threads[f"tun-rx{i}"]["wakes_given"] for i in (0, 1)) > 0, "nobody was woken")
+    check(threads["state"]["wakes"] > 0 and sum(threads[f"tun-rx{i}"]["wakes_given"] for i in (0, 1)) > 0, "nobody was woken")
     check(sum(t["cpu_ns"] for t in threads.values()) <= s["process"]["cpu_ns"] * 1.1, "threads used more than the process")
     check("interval" not in s and "bottleneck" not in s, "rates without an interval")
 
@@ -108,8 +108,8 @@ def stats_of_an_interval_name_the_stage(sluice):
     text = stats(t, "--interval", "0.5").stdout
     load.communicate()
     r = busy["interval"]["threads"]
-    check(r["crypto"]["packets_per_s"] > 100, r)
-    # Not crypto's own: on few CPUs a reader of TUN does its work in passing.
+    check(r["state"]["packets_per_s"] > 100, r)
+    # Not the state thread's own: on few CPUs a reader of TUN does its work inline.
     check(sum(r[t]["cpu_percent"] for t in THREADS) > 0, r)
     check(set(busy["bottleneck"]) == {"stage", "sentence"}, busy["bottleneck"])
     check(re.fullmatch(r"[A-Za-z][^\n]+\.", busy["bottleneck"]["sentence"]), busy["bottleneck"])

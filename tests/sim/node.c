@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "core/handshake.h"
+#include "core/protocol/handshake.h"
 #include "crypto/secret.h"
 #include "tun/checksum.h"
 
@@ -55,7 +55,7 @@ struct node *node_new(const char *address)
 	gso_queue_init(&n->queue, &n->batches, deliver, no_batch, n);
 	require(!spsc_init(&n->views_ring, CHANNEL_SLOTS, NULL, &views_tx, &n->views_rx));
 	require(!spsc_init(
-		&n->handshakes_ring, HANDSHAKE_QUEUE_SLOTS, NULL, &n->dispatch.to_crypto, &n->handshakes_rx));
+		&n->handshakes_ring, HANDSHAKE_QUEUE_SLOTS, NULL, &n->dispatch.to_state, &n->handshakes_rx));
 	require(!mpsc_init(&n->notes_ring, NOTES, NULL, &notes_tx, &n->notes_rx));
 	require(!tun_mem_new(&n->tun, 0, 0, TUN_PACKETS, NULL, NULL));
 
@@ -68,7 +68,7 @@ struct node *node_new(const char *address)
 	n->dispatch.drops = &n->dispatch_drops;
 	n->dispatch.views = &n->views;
 	n->dispatch.handshakes = &n->handshakes;
-	n->dispatch.to_decrypt[0] = views_tx;
+	n->dispatch.to_tun_tx[0] = views_tx;
 	require(!ingress_init(
 		&n->ingress, &n->dev, &n->ingress_drops, n->open_aead, tun_mem_queue(n->tun), notes_tx));
 	return n;

@@ -5,8 +5,8 @@
  */
 #pragma once
 
-#include "core/egress.h"
-#include "core/ingress.h"
+#include "core/protocol/egress.h"
+#include "core/protocol/ingress.h"
 #include "tun/tun_mem.h"
 
 #define NODE_EPOCH_NS (NS_PER_SEC * 1000)                    /* boottime at which tests begin */
@@ -57,7 +57,7 @@ void node_tun_super(struct node *node, const struct train_packet *meta, const vo
 void node_receive(struct node *node, const struct datagram *datagram);
 /* The same, but handshake messages wait in the queue for node_handle_handshakes(). */
 void node_queue(struct node *node, const struct datagram *datagram);
-/* Handles all that wait; the backlog is what it would be in the crypto thread. */
+/* Handles all that wait; the backlog is what it would be in the state thread. */
 void node_handle_handshakes(struct node *node);
 /* Handles all notes, flushes the queue, announces a quiescent state. The functions above end with it. */
 void node_settle(struct node *node);

@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "core/handshake.h"
-#include "core/log.h"
+#include "core/protocol/handshake.h"
+#include "core/base/log.h"
 #include "crypto/secret.h"
 #include "tests/sim/node.h"
 
@@ -306,8 +306,8 @@ static void check_sent(struct world *w, unsigned i, const struct datagram *d)
 		for (j = 0; j <= w->nr_clients; j++) {
 			struct peer *peer = j == i ? NULL : peer_of(w, i, j);
 
-			if (!peer || !peer->handshake_index ||
-				peer->handshake_index->index !=
+			if (!peer || !peer->handshake_session ||
+				peer->handshake_session->index !=
 					load_le32(d->data + offsetof(struct wire_initiation, sender)))
 				continue;
 			check(!e->last_initiation_ns[j] ||
@@ -413,8 +413,8 @@ static void receive(struct world *w, struct datagram *d)
 			continue;
 		settle(w, i);
 		if (datagram_type(d) == WIRE_DATA) {
-			const struct index_entry *entry =
-				index_table_find(&e->node->dev.indices, load_le32(d->data + 4));
+			const struct session *entry =
+				session_table_find(&e->node->dev.sessions, load_le32(d->data + 4));
 
 			expired = entry && entry->keypair &&
 				  w->now_ns - entry->keypair->created_ns >= REJECT_AFTER_TIME_NS;

@@ -17,8 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/log.h"
-#include "core/threads.h"
+#include "core/base/log.h"
+#include "core/threads/threads.h"
 #include "crypto/secret.h"
 #include "tests/stress/stress.h"
 #include "tun/checksum.h"
@@ -64,7 +64,7 @@ struct feeder {
 	pthread_t thread;
 };
 
-/* A change on its way to the crypto thread, with all that it needs. */
+/* A change on its way to the state thread, with all that it needs. */
 struct change {
 	struct node *node;
 	uint8_t public_key[NOISE_KEY_BYTES];
@@ -654,7 +654,7 @@ static void settle(void)
 static unsigned buffers_missing(const struct node *node)
 {
 	const struct pipeline *p = node->pipeline;
-	unsigned n = pool_in_use(&p->crypto.batches) + pool_in_use(&p->udp_rx.views) +
+	unsigned n = pool_in_use(&p->state.batches) + pool_in_use(&p->udp_rx.views) +
 		     pool_in_use(&p->udp_rx.handshakes) + pool_in_use(&p->udp_rx.batches) - 1;
 
 	for (unsigned q = 0; q < QUEUES; q++)

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/config.h"
-#include "core/uapi.h"
+#include "core/control/config.h"
+#include "core/control/uapi.h"
 #include "tests/sim/node.h"
 
 #define BENCH_RANDOM_PORT 40000 /* what port 0 becomes, then one more each time */
@@ -31,7 +31,7 @@ struct bench {
 	struct config config;
 	struct config_target target;
 	struct uapi_backend backend;
-	unsigned calls;           /* visits to the crypto thread */
+	unsigned calls;           /* visits to the state thread */
 	struct udp_sockets *used; /* what the data threads hold; not owned */
 };
 

@@ -452,9 +452,9 @@ Test(config, same_private_key_keeps_sessions)
 		0);
 	node_run(b->node, b->dev->now_ns);
 	peer = peer_number(b, 1);
-	cr_assert(peer->handshake_index);
+	cr_assert(peer->handshake_session);
 	cr_assert_eq(bench_set(b, "private_key=%s\n", PRIVATE), 0);
-	cr_assert(peer->handshake_index, "as `wg syncconf` does it");
+	cr_assert(peer->handshake_session, "as `wg syncconf` does it");
 	free(node_take(b->node));
 	bench_free(b);
 }

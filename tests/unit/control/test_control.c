@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/control.h"
+#include "core/control/control.h"
 #include "tests/unit/control/support.h"
 
 #define SOCKET CONTROL_DIRECTORY "/wgt.sock"
@@ -96,7 +96,7 @@ static int try_connect(void)
 	struct sockaddr_un address;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	control_socket_address(&address, "wgt");
+	control_address(&address, "wgt");
 	cr_assert_geq(fd, 0);
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return fd;
@@ -369,7 +369,7 @@ Test(control, commands_speak_to_the_running_process)
 	cr_assert_eq(run("stats wgt"), 0, "%s", logged);
 	cr_assert(strstr(logged, "tun-rx1\n") && strstr(logged, "drops\n"), "%s", logged);
 	cr_assert_eq(run("stats wgt --json"), 0);
-	cr_assert(strstr(logged, "\"crypto\": {") && strstr(logged, "\"egress_no_peer\": 0"), "%s", logged);
+	cr_assert(strstr(logged, "\"state\": {") && strstr(logged, "\"egress_no_peer\": 0"), "%s", logged);
 	cr_assert_eq(run("log wgt off,uapi=debug"), 0);
 	cr_assert_str_eq(
 		logged, "core=off,handshake=off,peer=off,tun=off,udp=off,uapi=debug,crypto=off,link=off\n");

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <time.h>
 
-#include "core/uapi.h"
+#include "core/control/uapi.h"
 #include "crypto/secret.h"
 #include "tests/unit/control/support.h"
 

@@ -1,0 +1,337 @@
+#include "core/base/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON, OPT_WATCH, OPT_INTERVAL };
+
+static const struct option long_options[] = {
+	{"foreground", no_argument, NULL, 'f'},
+	{"tun-threads", required_argument, NULL, OPT_TUN_THREADS},
+	{"aead", required_argument, NULL, OPT_AEAD},
+	{"mtu", required_argument, NULL, OPT_MTU},
+	{"log", required_argument, NULL, OPT_LOG},
+	{"log-format", required_argument, NULL, OPT_LOG_FORMAT},
+	{"json", no_argument, NULL, OPT_JSON},
+	{"watch", no_argument, NULL, OPT_WATCH},
+	{"interval", required_argument, NULL, OPT_INTERVAL},
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},
+	{NULL, 0, NULL, 0},
+};
+
+static const char help_text[] =
+	"Usage: sluice [options] IFNAME\n"
+	"       sluice stats IFNAME [--watch] [--interval SECONDS] [--json]\n"
+	"       sluice log IFNAME [DIRECTIVES]\n"
+	"\n"
+	"Creates the TUN interface IFNAME and serves it as a WireGuard interface, to be set up with\n"
+	"wg(8) or wg-quick(8).\n"
+	"\n"
+	"  -f, --foreground          stay in the foreground and log to standard error\n"
+	"      --tun-threads N       queues, reading and decrypting threads of the TUN, 1 to 64 (default 2)\n"
+	"      --aead NAME           cipher implementation: ipsec-mb, libcrypto or libsodium\n"
+	"                            (default: the fastest here)\n"
+	"      --mtu BYTES           MTU of the new interface, 68 to 65535 (default 1420)\n"
+	"      --log DIRECTIVES      log levels, such as info,crypto=debug,udp=off\n"
+	"                            (default " LOG_DIRECTIVES_DEFAULT ")\n"
+	"      --log-format FORMAT   human or json (default human)\n"
+	"  -h, --help                print this and exit\n"
+	"  -V, --version             print the version and exit\n"
+	"\n"
+	"sluice stats prints the counters and peers of a running sluice, or, with one of\n"
+	"\n"
+	"      --interval SECONDS    what happens a second, over an interval of 0.1 to 3600 s\n"
+	"      --watch               the same again and again until Ctrl-C (default: every second),\n"
+	"\n"
+	"its rates, the CPU use of each thread, and which stage limits. --json makes objects of it.\n"
+	"sluice log shows or changes the log levels.\n"
+	"The manual page sluice(8) has the details.\n";
+
+/* What the options given restrict the command to. */
+struct seen {
+	bool run_option;          /* one that only makes sense for serving an interface */
+	const char *stats_option; /* one that only makes sense for stats */
+};
+
+static int parse_option(struct options *o, struct seen *seen, int option, char **argv, char *error);
+static int parse_positional(struct options *o, const struct seen *seen, int argc, char **argv, char *error);
+static int parse_ifname(struct options *o, const char *name, char *error);
+static int parse_number(unsigned *out, const char *text, unsigned min, unsigned max);
+static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max);
+static int parse_aead(const struct aead_backend **out, const char *name, char *error);
+static const char *environment_log(void);
+static int fail(char *error, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS_ERROR_BYTES])
+{
+	const char *foreground = getenv("WG_PROCESS_FOREGROUND");
+	struct seen seen = {0};
+	struct options o = {
+		.command = OPTIONS_RUN,
+		.foreground = foreground && strcmp(foreground, "1") == 0,
+		.tun_threads = OPTIONS_TUN_THREADS_DEFAULT,
+		.mtu = OPTIONS_MTU_DEFAULT,
+		.log_format = LOG_FORMAT_HUMAN,
+		.log = environment_log(),
+	};
+	int option, err;
+
+	opterr = 0;
+	optind = 0; /* glibc: start afresh, tests parse many times */
+	while ((option = getopt_long(argc, argv, ":fhV", long_options, NULL)) != -1) {
+		err = parse_option(&o, &seen, option, argv, error);
+		if (err)
+			return err;
+		if (o.command == OPTIONS_HELP || o.command == OPTIONS_VERSION) {
+			*out = o;
+			return 0;
+		}
+	}
+	err = parse_positional(&o, &seen, argc, argv, error);
+	if (err)
+		return err;
+	*out = o;
+	return 0;
+}
+
+const char *options_help(void)
+{
+	return help_text;
+}
+
+bool options_valid_ifname(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (len == 0 || len >= IFNAMSIZ || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return false;
+	/*
+	 * '%' would make the kernel choose a number, and the control socket would not follow; ':' is for
+	 * alias labels.
+	 */
+	for (const char *c = name; *c; c++)
+		if (*c <= ' ' || *c > '~' || *c == '/' || *c == '%' || *c == ':')
+			return false;
+	return true;
+}
+
+static int parse_option(struct options *o, struct seen *seen, int option, char **argv, char *error)
+{
+	char log_error[LOG_ERROR_BYTES];
+	unsigned number;
+
+	switch (option) {
+	case 'h':
+		o->command = OPTIONS_HELP;
+		return 0;
+	case 'V':
+		o->command = OPTIONS_VERSION;
+		return 0;
+	case OPT_JSON:
+		o->json = true;
+		seen->stats_option = "--json";
+		return 0;
+	case OPT_WATCH:
+		o->watch = true;
+		seen->stats_option = "--watch";
+		return 0;
+	case OPT_INTERVAL:
+		seen->stats_option = "--interval";
+		if (parse_milliseconds(
+			    &o->interval_ms, optarg, OPTIONS_INTERVAL_MS_MIN, OPTIONS_INTERVAL_MS_MAX))
+			return fail(
+				error, "--interval %.32s: give a number of seconds from 0.1 to 3600", optarg);
+		return 0;
+	case ':':
+		return fail(error, "%.64s needs a value; see sluice --help", argv[optind - 1]);
+	case '?':
+		/*
+		 * Only a long option that exists, and got a value it does not take, leaves its code with its
+		 * word.
+		 */
+		if (optopt && strncmp(argv[optind - 1], "--", 2) == 0)
+			return fail(error, "%.64s: this option takes no value; see sluice --help",
+				argv[optind - 1]);
+		if (optopt)
+			return fail(error, "unknown option -%c; see sluice --help",
+				isprint(optopt) ? optopt : '?');
+		return fail(error, "unknown option %.64s; see sluice --help", argv[optind - 1]);
+	default:
+		break;
+	}
+
+	seen->run_option = true;
+	switch (option) {
+	case 'f':
+		o->foreground = true;
+		return 0;
+	case OPT_TUN_THREADS:
+		if (parse_number(&o->tun_threads, optarg, 1, OPTIONS_TUN_THREADS_MAX))
+			return fail(error, "--tun-threads %.32s: give a number from 1 to %d", optarg,
+				OPTIONS_TUN_THREADS_MAX);
+		return 0;
+	case OPT_MTU:
+		if (parse_number(&number, optarg, OPTIONS_MTU_MIN, OPTIONS_MTU_MAX))
+			return fail(error, "--mtu %.32s: give a number of bytes from %d to %d", optarg,
+				OPTIONS_MTU_MIN, OPTIONS_MTU_MAX);
+		o->mtu = number;
+		return 0;
+	case OPT_AEAD:
+		return parse_aead(&o->aead, optarg, error);
+	case OPT_LOG:
+		if (log_check_directives(optarg, log_error))
+			return fail(error, "--log: %s", log_error);
+		o->log = optarg;
+		return 0;
+	case OPT_LOG_FORMAT:
+		if (strcmp(optarg, "human") == 0)
+			o->log_format = LOG_FORMAT_HUMAN;
+		else if (strcmp(optarg, "json") == 0)
+			o->log_format = LOG_FORMAT_JSON;
+		else
+			return fail(error, "--log-format %.32s: give human or json", optarg);
+		return 0;
+	default:
+		assert(!"an option of the table without a case");
+		return -EINVAL;
+	}
+}
+
+static int parse_positional(struct options *o, const struct seen *seen, int argc, char **argv, char *error)
+{
+	char log_error[LOG_ERROR_BYTES];
+	int nr = argc - optind;
+	char **word = argv + optind;
+
+	if (nr > 0 && strcmp(word[0], "stats") == 0)
+		o->command = OPTIONS_STATS;
+	else if (nr > 0 && strcmp(word[0], "log") == 0)
+		o->command = OPTIONS_LOG;
+	if (o->command != OPTIONS_RUN) {
+		if (seen->run_option)
+			return fail(error, "sluice %s takes no option of a new interface; see sluice --help",
+				word[0]);
+		nr--;
+		word++;
+	}
+	if (seen->stats_option && o->command != OPTIONS_STATS)
+		return fail(error, "%s goes with sluice stats; see sluice --help", seen->stats_option);
+	if (nr < 1)
+		return fail(error, "no interface name given; see sluice --help");
+	if (nr > (o->command == OPTIONS_LOG ? 2 : 1))
+		return fail(error, "unexpected argument %.64s; see sluice --help", word[nr - 1]);
+
+	if (o->command == OPTIONS_LOG) {
+		o->log = nr == 2 ? word[1] : "";
+		if (nr == 2 && log_check_directives(o->log, log_error))
+			return fail(error, "%s", log_error);
+	}
+	return parse_ifname(o, word[0], error);
+}
+
+static int parse_ifname(struct options *o, const char *name, char *error)
+{
+	if (!options_valid_ifname(name))
+		return fail(error,
+			"\"%.32s\" cannot name an interface: use 1 to %d printable characters without "
+			"blanks, '/', '%%' "
+			"or ':'",
+			name, IFNAMSIZ - 1);
+	strcpy(o->ifname, name);
+	return 0;
+}
+
+/* Digits only: no sign, no blank, no other base. */
+static int parse_number(unsigned *out, const char *text, unsigned min, unsigned max)
+{
+	unsigned value = 0;
+
+	if (*text == '\0')
+		return -EINVAL;
+	for (; *text; text++) {
+		if (*text < '0' || *text > '9')
+			return -EINVAL;
+		value = value * 10 + (unsigned)(*text - '0');
+		if (value > max)
+			return -EINVAL;
+	}
+	if (value < min)
+		return -EINVAL;
+	*out = value;
+	return 0;
+}
+
+/* Seconds, with or without decimals: "2", "0.5". What is finer than a millisecond is cut off. */
+static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max)
+{
+	const char *point = strchr(text, '.');
+	const size_t whole_len = point ? (size_t)(point - text) : strlen(text);
+	unsigned whole, decimals = 0, weight = 100;
+	char digits[16];
+
+	if (whole_len >= sizeof(digits))
+		return -EINVAL;
+	memcpy(digits, text, whole_len);
+	digits[whole_len] = '\0';
+	if (parse_number(&whole, digits, 0, max / 1000))
+		return -EINVAL;
+	if (point && !point[1])
+		return -EINVAL;
+	for (const char *c = point ? point + 1 : ""; *c; c++, weight /= 10) {
+		if (*c < '0' || *c > '9')
+			return -EINVAL;
+		decimals += weight * (unsigned)(*c - '0');
+	}
+	whole = 1000 * whole + decimals;
+	if (whole < min || whole > max)
+		return -EINVAL;
+	*out = whole;
+	return 0;
+}
+
+static int parse_aead(const struct aead_backend **out, const char *name, char *error)
+{
+	const struct aead_backend *backend = aead_find(name);
+	size_t used;
+
+	if (backend) {
+		*out = backend;
+		return 0;
+	}
+	used = (size_t)snprintf(error, OPTIONS_ERROR_BYTES, "--aead %.32s: this build has", name);
+	for (unsigned i = 0; aead_backends[i] && used < OPTIONS_ERROR_BYTES; i++)
+		used += (size_t)snprintf(error + used, OPTIONS_ERROR_BYTES - used, "%s %s", i ? "," : "",
+			aead_backends[i]->name);
+	return -EINVAL;
+}
+
+/* What wireguard-go reads: so that a unit file written for it keeps its meaning. --log goes before it. */
+static const char *environment_log(void)
+{
+	const char *level = getenv("LOG_LEVEL");
+
+	if (!level)
+		return LOG_DIRECTIVES_DEFAULT;
+	if (strcmp(level, "verbose") == 0 || strcmp(level, "debug") == 0)
+		return "debug";
+	if (strcmp(level, "error") == 0)
+		return "error";
+	if (strcmp(level, "silent") == 0)
+		return "off";
+	return LOG_DIRECTIVES_DEFAULT;
+}
+
+static int fail(char *error, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(error, OPTIONS_ERROR_BYTES, fmt, args);
+	va_end(args);
+	return -EINVAL;
+}

@@ -1,0 +1,234 @@
+#include "core/client/bottleneck.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What happened between two readings. */
+struct interval {
+	const struct reading *before, *after;
+	const char *busiest; /* thread */
+	double busiest_percent;
+};
+
+static const char *task(const char *thread);
+static void find_busiest(struct interval *in);
+static bool find_waiting(struct bottleneck *out, const struct interval *in);
+static bool falls_behind(const struct interval *in, const char *thread);
+static void add_evidence(struct bottleneck *out, const struct interval *in, const char *thread);
+static uint64_t grown_of_kind(const struct interval *in, const char *kind, const char *name);
+static double crowded_percent(const struct interval *in, const char *thread);
+static void say(struct bottleneck *out, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+void bottleneck_find(struct bottleneck *out, const struct reading *before, const struct reading *after)
+{
+	struct interval in = {.before = before, .after = after};
+	const double machine = bottleneck_machine_percent(before, after);
+
+	*out = (struct bottleneck){0};
+	find_busiest(&in);
+	if (!in.busiest) {
+		say(out, "There is no thread to look at.");
+	} else if (in.busiest_percent >= BOTTLENECK_THREAD_PERCENT) {
+		strcpy(out->stage, in.busiest);
+		say(out, "%s is saturated: it used %.0f%% of a CPU, to %s", in.busiest, in.busiest_percent,
+			task(in.busiest));
+		add_evidence(out, &in, in.busiest);
+		say(out, ".");
+	} else if (machine >= BOTTLENECK_MACHINE_PERCENT) {
+		strcpy(out->stage, "machine");
+		say(out,
+			"The machine is saturated: its CPUs (%u) were %.0f%% busy; of the gateway's threads "
+			"%s used most, %.0f%% of a CPU, to %s",
+			after->machine.cpus, machine, in.busiest, in.busiest_percent, task(in.busiest));
+		add_evidence(out, &in, in.busiest);
+		say(out, ".");
+	} else if (find_waiting(out, &in)) {
+		return;
+	} else if (!grown_of_kind(&in, "tun-rx", "read_packets") &&
+		   !grown_of_kind(&in, "udp-rx", "datagrams")) {
+		say(out, "The gateway is idle: no packet came in.");
+	} else {
+		say(out, "No stage is saturated: the busiest, %s, used %.0f%% of a CPU.", in.busiest,
+			in.busiest_percent);
+	}
+}
+
+double bottleneck_thread_percent(
+	const struct reading *before, const struct reading *after, const char *thread)
+{
+	const double ns = (double)reading_grown(before, after, thread, "cpu_ns");
+
+	return ns / (double)NS_PER_SEC / reading_seconds(before, after) * 100;
+}
+
+double bottleneck_machine_percent(const struct reading *before, const struct reading *after)
+{
+	const struct reading_machine *old = &before->machine, *new = &after->machine;
+
+	if (!old->cpus || !new->cpus || new->total <= old->total || new->busy < old->busy)
+		return 0;
+	return (double)(new->busy - old->busy) / (double)(new->total - old->total) * 100;
+}
+
+/* What a thread of this name is there for. */
+static const char *task(const char *thread)
+{
+	static const struct {
+		const char *kind, *task;
+	} tasks[] = {
+		{"tun-rx", "read packets from TUN"},
+		{"state", "encrypt"},
+		{"udp-tx", "send datagrams"},
+		{"udp-rx", "receive datagrams"},
+		{"tun-tx", "decrypt and write to TUN"},
+		{"control", "configure"},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(tasks); i++)
+		if (reading_is_kind(thread, tasks[i].kind))
+			return tasks[i].task;
+	return "work";
+}
+
+static void find_busiest(struct interval *in)
+{
+	for (unsigned i = 0; i < in->after->nr_groups; i++) {
+		const struct reading_group *g = &in->after->groups[i];
+		double percent;
+
+		if (!reading_is_thread(g))
+			continue;
+		percent = bottleneck_thread_percent(in->before, in->after, g->name);
+		if (!in->busiest || percent > in->busiest_percent) {
+			in->busiest = g->name;
+			in->busiest_percent = percent;
+		}
+	}
+}
+
+/*
+ * No CPU is short, and yet somebody is waited for. From the ends of both ways backwards: a stage that is held
+ * up by the next fills its own queue too.
+ */
+static bool find_waiting(struct bottleneck *out, const struct interval *in)
+{
+	static const char *const kinds[] = {"udp-tx", "state", "tun-tx"};
+	const uint64_t socket_waits = grown_of_kind(in, "udp-tx", "waits");
+	const double seconds = reading_seconds(in->before, in->after);
+
+	if (socket_waits) {
+		strcpy(out->stage, "network");
+		say(out,
+			"The network below is saturated: udp-tx waited %.0f times a second for room in its "
+			"socket, with %.0f%% of a CPU used.",
+			(double)socket_waits / seconds,
+			bottleneck_thread_percent(in->before, in->after, "udp-tx"));
+		return true;
+	}
+	for (unsigned k = 0; k < ARRAY_LEN(kinds); k++) {
+		for (unsigned i = 0; i < in->after->nr_groups; i++) {
+			const char *thread = in->after->groups[i].name;
+
+			if (!reading_is_kind(thread, kinds[k]))
+				continue;
+			if (!falls_behind(in, thread))
+				continue;
+			strcpy(out->stage, thread);
+			say(out, "%s falls behind with %.0f%% of a CPU used, to %s", thread,
+				bottleneck_thread_percent(in->before, in->after, thread), task(thread));
+			add_evidence(out, in, thread);
+			say(out, ".");
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool falls_behind(const struct interval *in, const char *thread)
+{
+	const uint64_t stalls = grown_of_kind(in, "tun-rx", "stalls");
+
+	/* One flow comes through one reader, whose trains alone do not fill the queue that all share. */
+	if (reading_is_kind(thread, "state") && stalls &&
+		stalls * 100 >= grown_of_kind(in, "tun-rx", "trains") * BOTTLENECK_CROWDED_PERCENT)
+		return true;
+	return crowded_percent(in, thread) >= BOTTLENECK_CROWDED_PERCENT ||
+	       reading_grown(in->before, in->after, thread, "queue_refused");
+}
+
+/* What else shows that the others wait for this thread, or why it has so much to do. */
+static void add_evidence(struct bottleneck *out, const struct interval *in, const char *thread)
+{
+	const double crowded = crowded_percent(in, thread);
+	const double seconds = reading_seconds(in->before, in->after);
+	uint64_t n;
+
+	if (crowded >= BOTTLENECK_CROWDED_PERCENT)
+		say(out, "; its queue was more than half full at %.0f%% of its looks", crowded);
+	n = reading_grown(in->before, in->after, thread, "queue_refused");
+	if (n)
+		say(out, "; its queue was full %.0f times a second", (double)n / seconds);
+	n = reading_is_kind(thread, "state") ? grown_of_kind(in, "tun-rx", "stalls") : 0;
+	if (n)
+		say(out, "; the TUN readers waited for it %.0f times a second", (double)n / seconds);
+	n = reading_is_kind(thread, "tun-tx") ? grown_of_kind(in, "udp-rx", "waits") : 0;
+	if (n)
+		say(out, "; udp-rx waited for it %.0f times a second", (double)n / seconds);
+	n = reading_is_kind(thread, "tun-rx") ? grown_of_kind(in, "state", "inline_turns") : 0;
+	if (n)
+		say(out,
+			"; the TUN readers also encrypted in place of the sleeping state thread, %.0f times "
+			"a second",
+			(double)n / seconds);
+	n = reading_is_kind(thread, "udp-rx") ? grown_of_kind(in, "tun-tx", "inline_drains") : 0;
+	if (n)
+		say(out, "; it also decrypted in place of the sleeping tun-tx threads, %.0f times a second",
+			(double)n / seconds);
+}
+
+static uint64_t grown_of_kind(const struct interval *in, const char *kind, const char *name)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < in->after->nr_groups; i++)
+		if (reading_is_kind(in->after->groups[i].name, kind))
+			sum += reading_grown(in->before, in->after, in->after->groups[i].name, name);
+	return sum;
+}
+
+/* Share of the looks into the thread's queue that found more than half of its capacity; of buckets, so about.
+ */
+static double crowded_percent(const struct interval *in, const char *thread)
+{
+	const uint64_t capacity = reading_value(in->after, thread, "queue_capacity");
+	const struct reading_group *g = reading_group(in->after, thread);
+	uint64_t all = 0, crowded = 0, below = 0;
+
+	for (unsigned i = 0; g && capacity && i < g->nr; i++) {
+		const char *name = g->counters[i].name, *bound;
+		size_t len;
+
+		if (!reading_is_bucket(name, &len, &bound) || len != strlen("queue_seen") ||
+			strncmp(name, "queue_seen", len) != 0)
+			continue;
+		const uint64_t grown = reading_grown(in->before, in->after, thread, name);
+
+		all += grown;
+		/* The bucket holds what is above the bound before it. */
+		if (2 * below >= capacity)
+			crowded += grown;
+		below = strtoull(bound, NULL, 10);
+	}
+	return all ? (double)crowded / (double)all * 100 : 0;
+}
+
+static void say(struct bottleneck *out, const char *fmt, ...)
+{
+	const size_t len = strlen(out->sentence);
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(out->sentence + len, sizeof(out->sentence) - len, fmt, args);
+	va_end(args);
+}

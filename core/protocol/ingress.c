@@ -1,0 +1,419 @@
+#include "core/protocol/ingress.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "crypto/wire.h"
+#include "tun/inner.h"
+
+/* How long a frame waits for a TUN queue that has no room, before it is dropped. */
+#define TUN_WAIT_STEP_NS (50 * 1000)
+#define TUN_WAIT_STEPS_MAX 2000
+
+static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at,
+	uint32_t len, unsigned owner);
+static void dispatch_handshake(
+	struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len);
+static void send_view(struct dispatch *d, unsigned owner);
+
+static void open_run(
+	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns);
+static void receive_packet(
+	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn);
+static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet);
+static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from);
+static void note_confirmed(struct ingress *in, struct keypair *k);
+static void note_received(
+	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns);
+static void write_frame(void *arg, struct tun_frame *frame, unsigned packets);
+
+/* ---- udp-rx ---- */
+
+void ingress_dispatch(struct dispatch *d, struct udp_rx_batch *batch)
+{
+	const bool running = atomic_load_explicit(&d->dev->running, memory_order_acquire);
+	bool known = false;
+	uint32_t known_index = 0;
+	const struct session *entry = NULL;
+
+	for (unsigned m = 0; m < batch->nr; m++) {
+		const struct udp_rx_msg *msg = &batch->msg[m];
+		uint32_t len;
+
+		for (uint32_t at = 0; at < msg->len; at += len) {
+			const uint8_t *datagram = msg->data + at;
+
+			len = MIN(msg->segment_len, msg->len - at);
+			const enum wire_type type = wire_classify(datagram, len);
+			if (unlikely(!type)) {
+				drop(d->drops, DROP_INGRESS_UNKNOWN_TYPE, 1);
+				continue;
+			}
+			if (unlikely(!running)) {
+				drop(d->drops, DROP_INGRESS_DOWN, 1);
+				continue;
+			}
+			if (unlikely(type != WIRE_DATA)) {
+				dispatch_handshake(d, msg, datagram, len);
+				continue;
+			}
+
+			const uint32_t index = load_le32(datagram + 4);
+			if (!known || index != known_index) {
+				entry = session_table_find(&d->dev->sessions, index);
+				known = true;
+				known_index = index;
+			}
+			if (unlikely(!entry))
+				drop(d->drops, DROP_INGRESS_UNKNOWN_INDEX, 1);
+			else
+				dispatch_data(d, batch, m, at, len, entry->owner);
+		}
+	}
+	while (d->nr_touched)
+		send_view(d, d->touched[d->nr_touched - 1]);
+}
+
+static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at,
+	uint32_t len, unsigned owner)
+{
+	struct ingress_view *view = d->open[owner];
+
+	if (unlikely(d->shed_data)) {
+		drop(d->drops, DROP_INGRESS_NO_BUFFER, 1);
+		return;
+	}
+	if (view && unlikely(view->nr == INGRESS_SEGS_MAX)) {
+		send_view(d, owner);
+		view = NULL;
+	}
+	if (!view) {
+		view = pool_get(d->views);
+		if (unlikely(!view)) {
+			drop(d->drops, DROP_INGRESS_NO_BUFFER, 1);
+			return;
+		}
+		view->batch = batch;
+		view->nr = 0;
+		d->open[owner] = view;
+		d->touched[d->nr_touched++] = owner;
+	}
+	view->segment[view->nr++] = (struct ingress_segment){
+		.msg = (uint16_t)msg,
+		.len = (uint16_t)len,
+		.offset = (uint32_t)(batch->msg[msg].data + at - batch->data[0]),
+	};
+}
+
+static void dispatch_handshake(
+	struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len)
+{
+	struct handshake_message *copy = pool_get(d->handshakes);
+
+	if (unlikely(!copy)) {
+		drop(d->drops, DROP_INGRESS_HANDSHAKE_QUEUE_FULL, 1);
+		return;
+	}
+	copy->from = msg->from;
+	copy->len = len;
+	memcpy(copy->data, datagram, len);
+	if (unlikely(!spsc_push(d->to_state, copy))) {
+		drop(d->drops, DROP_INGRESS_HANDSHAKE_QUEUE_FULL, 1);
+		pool_put(copy);
+		return;
+	}
+	counter_add(&d->counters.handshakes, 1);
+}
+
+static void send_view(struct dispatch *d, unsigned owner)
+{
+	struct ingress_view *view = d->open[owner];
+	const unsigned nr = view->nr;
+
+	d->open[owner] = NULL;
+	for (unsigned i = 0; i < d->nr_touched; i++) {
+		if (d->touched[i] == owner) {
+			d->touched[i] = d->touched[--d->nr_touched];
+			break;
+		}
+	}
+	udp_rx_batch_get(view->batch);
+	if (unlikely(!spsc_push(d->to_tun_tx[owner], view))) {
+		drop(d->drops, DROP_INGRESS_CHANNEL_FULL, nr);
+		ingress_view_put(view);
+		return;
+	}
+	counter_add(&d->counters.views, 1);
+	counter_add(&d->counters.datagrams, nr);
+	for (unsigned i = 0; i < d->nr_sent; i++) {
+		if (d->sent[i] == owner)
+			return;
+	}
+	d->sent[d->nr_sent++] = owner;
+}
+
+void ingress_view_put(struct ingress_view *view)
+{
+	struct udp_rx_batch *batch = view->batch;
+
+	pool_put(view);
+	udp_rx_batch_put(batch);
+}
+
+/* ---- tun-tx thread ---- */
+
+int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, struct aead *aead,
+	struct tun_queue *queue, struct mpsc_tx notes)
+{
+	*in = (struct ingress){.dev = dev, .drops = drops, .aead = aead, .queue = queue, .notes = notes};
+	in->segs = calloc(INGRESS_SEGS_MAX, sizeof(*in->segs));
+	if (!in->segs) {
+		*in = (struct ingress){0};
+		return -ENOMEM;
+	}
+	const int err = coalesce_init(&in->coalesce, write_frame, in);
+	if (err) {
+		free(in->segs);
+		*in = (struct ingress){0};
+	}
+	return err;
+}
+
+void ingress_done(struct ingress *in)
+{
+	coalesce_done(&in->coalesce);
+	free(in->segs);
+	in->segs = NULL;
+}
+
+void ingress_open(struct ingress *in, struct ingress_view *view, uint64_t now_ns)
+{
+	const uint8_t *base = view->batch->data[0];
+	unsigned to;
+
+	counter_add(&in->counters.views, 1);
+	counter_add(&in->counters.segments, view->nr);
+	histogram_add(&in->counters.view_segments, view->nr);
+	in->coalesce.offloads = atomic_load_explicit(&in->queue->offloads, memory_order_relaxed);
+	in->allowed_peer = NULL;
+	for (unsigned from = 0; from < view->nr; from = to) {
+		const uint32_t index = load_le32(base + view->segment[from].offset + 4);
+
+		to = from + 1;
+		while (to < view->nr && load_le32(base + view->segment[to].offset + 4) == index)
+			to++;
+		open_run(in, view, from, to, now_ns);
+	}
+	coalesce_flush(&in->coalesce);
+}
+
+/* Opens segments [from, to), all of one receiver index. */
+static void open_run(
+	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns)
+{
+	uint8_t *base = view->batch->data[0];
+	const uint32_t index = load_le32(base + view->segment[from].offset + 4);
+	const unsigned nr = to - from;
+	const struct session *entry = session_table_find(&in->dev->sessions, index);
+	struct keypair *k = entry ? rcu_dereference(entry->keypair) : NULL;
+
+	if (unlikely(!k)) {
+		drop(in->drops, DROP_INGRESS_UNKNOWN_INDEX, nr);
+		return;
+	}
+	if (unlikely(atomic_load_explicit(&k->retired, memory_order_relaxed) ||
+		     (now_ns > k->created_ns && now_ns - k->created_ns >= REJECT_AFTER_TIME_NS))) {
+		drop(in->drops, DROP_INGRESS_EXPIRED, nr);
+		return;
+	}
+
+	for (unsigned i = 0; i < nr; i++) {
+		const struct ingress_segment *s = &view->segment[from + i];
+		uint8_t *datagram = base + s->offset;
+
+		in->segs[i] = (struct aead_open_seg){
+			.data = datagram + WIRE_DATA_HEADER_BYTES,
+			.len = s->len - WIRE_DATA_HEADER_BYTES,
+			.counter = load_le64(datagram + 8),
+		};
+	}
+	in->aead->open_train(in->aead, k->receive_key, in->segs, nr);
+
+	struct peer *peer = entry->peer;
+	uint64_t wire_bytes = 0;
+	bool data = false, any = false;
+	unsigned last_msg = UINT_MAX;
+	for (unsigned i = 0; i < nr; i++) {
+		const struct aead_open_seg *seg = &in->segs[i];
+		const struct ingress_segment *s = &view->segment[from + i];
+		const struct udp_rx_msg *msg = &view->batch->msg[s->msg];
+
+		if (unlikely(!seg->ok)) {
+			drop(in->drops, DROP_INGRESS_BAD_TAG, 1);
+			continue;
+		}
+		if (unlikely(!replay_accept(&k->replay, seg->counter))) {
+			drop(in->drops, DROP_INGRESS_REPLAY, 1);
+			continue;
+		}
+		wire_bytes += s->len;
+		if (s->msg != last_msg) {
+			note_roamed(in, peer, index, &msg->from);
+			last_msg = s->msg;
+		}
+		if (!any)
+			note_confirmed(in, k);
+		any = true;
+		const uint32_t len = seg->len - AEAD_TAG_BYTES;
+		if (!len) {
+			counter_add(&in->counters.keepalives, 1);
+			continue;
+		}
+		data = true;
+		receive_packet(in, peer, seg->data, len, msg->ecn);
+	}
+	if (any) {
+		atomic_store_explicit(&peer->rx_bytes,
+			atomic_load_explicit(&peer->rx_bytes, memory_order_relaxed) + wire_bytes,
+			memory_order_relaxed);
+		counter_add(&in->counters.bytes, wire_bytes);
+		note_received(in, peer, k, data, now_ns);
+	}
+}
+
+static void receive_packet(
+	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn)
+{
+	uint32_t ip_len;
+
+	if (unlikely(inner_check(packet, len, &ip_len))) {
+		drop(in->drops, DROP_INGRESS_BAD_INNER, 1);
+		return;
+	}
+	if (unlikely(!source_allowed(in, peer, packet))) {
+		drop(in->drops, DROP_INGRESS_NOT_ALLOWED, 1);
+		return;
+	}
+	if (unlikely(outer_ecn != 0) && inner_ecn_decapsulate(packet, outer_ecn)) {
+		drop(in->drops, DROP_INGRESS_ECN, 1);
+		return;
+	}
+	counter_add(&in->counters.packets, 1);
+	coalesce_add(&in->coalesce, packet, ip_len);
+}
+
+/* Cryptokey routing: the longest prefix of the inner source must belong to the sender. A train mostly repeats
+ * one source. */
+static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet)
+{
+	const uint8_t version = inner_version(packet);
+	const uint8_t *src = inner_src(packet);
+	const size_t len = version == 4 ? 4 : 16;
+
+	if (in->allowed_peer == peer && in->allowed_version == version && !memcmp(in->allowed_src, src, len))
+		return true;
+	const struct peer *owner = version == 4 ? allowed_ips_lookup4(&in->dev->allowed_ips, src)
+						: allowed_ips_lookup6(&in->dev->allowed_ips, src);
+	if (owner != peer)
+		return false;
+	in->allowed_peer = peer;
+	in->allowed_version = version;
+	memcpy(in->allowed_src, src, len);
+	return true;
+}
+
+/* Roaming: tells the state thread when a peer's packets come from somewhere else than it was last told. */
+static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from)
+{
+	/* Acquire pairs with the release of the state thread when it changes the endpoint by itself. */
+	const uint32_t generation = atomic_load_explicit(&peer->endpoint_generation, memory_order_acquire);
+
+	if (likely(generation == peer->rx_endpoint_generation && endpoint_equal(from, &peer->rx_endpoint)))
+		return;
+	/* The mailbox is ours while the flag is down. Acquire pairs with the state thread's release after
+	 * reading it. */
+	if (atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
+		return;
+	peer->roamed = *from;
+	atomic_store_explicit(&peer->roamed_pending, true, memory_order_release);
+	if (unlikely(!mpsc_push(in->notes, note_encode(NOTE_ROAMED, index)))) {
+		atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);
+		return;
+	}
+	peer->rx_endpoint = *from;
+	peer->rx_endpoint_generation = generation;
+}
+
+/*
+ * Before the first packet goes to the TUN: its answer must find the note in the state thread's channel, or
+ * it would be sealed under the session before, which a peer that was restarted does not have. After
+ * note_roamed(): what is staged goes to the address that this came from.
+ */
+static void note_confirmed(struct ingress *in, struct keypair *k)
+{
+	if (unlikely(!k->initiator && !atomic_load_explicit(&k->confirmed, memory_order_relaxed)) &&
+		mpsc_push(in->notes, note_encode(NOTE_CONFIRMED, k->local_index)))
+		atomic_store_explicit(&k->confirmed, true, memory_order_relaxed);
+}
+
+/* After authenticated packets: timestamps for the lazy timers, and the notes that somebody waits for. */
+static void note_received(
+	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns)
+{
+	atomic_store_explicit(&peer->last_rx_ns, now_ns, memory_order_relaxed);
+	if (unlikely(k->initiator && now_ns > k->created_ns &&
+		     now_ns - k->created_ns >= RECEIVE_REKEY_AGE_NS &&
+		     !atomic_load_explicit(&k->rekey_noted, memory_order_relaxed)) &&
+		mpsc_push(in->notes, note_encode(NOTE_REKEY, k->local_index)))
+		atomic_store_explicit(&k->rekey_noted, true, memory_order_relaxed);
+	if (!data)
+		return;
+
+	if (atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed) <=
+		atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed))
+		atomic_store_explicit(&peer->first_unanswered_rx_ns, now_ns, memory_order_relaxed);
+	/*
+	 * Pairs with the fence of the keepalive timer between raising wants_rx_note and looking at
+	 * first_unanswered_rx_ns: one of the two sides sees the other's store.
+	 */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (likely(!atomic_load_explicit(&peer->wants_rx_note, memory_order_relaxed)))
+		return;
+	/* Lowered first: after the push the state thread may raise it again at any time. */
+	atomic_store_explicit(&peer->wants_rx_note, false, memory_order_relaxed);
+	if (unlikely(!mpsc_push(in->notes, note_encode(NOTE_DATA_RECEIVED, k->local_index))))
+		atomic_store_explicit(&peer->wants_rx_note, true, memory_order_relaxed);
+}
+
+/* The coalescer's output, in order. */
+static void write_frame(void *arg, struct tun_frame *frame, unsigned packets)
+{
+	struct ingress *in = arg;
+	int (*send)(struct tun_queue *, struct tun_frame *) = in->queue->ops->send;
+	int err = send(in->queue, frame);
+
+	for (unsigned step = 0; unlikely(err) && step < TUN_WAIT_STEPS_MAX; step++) {
+		if (err == -EOPNOTSUPP) {
+			/* The kernel takes no such super-packets after all: this one goes in pieces, and no
+			 * more are made. */
+			in->coalesce.offloads =
+				atomic_load_explicit(&in->queue->offloads, memory_order_relaxed);
+			send = tun_frame_split_send;
+		} else if (err != -EAGAIN) {
+			break;
+		} else if (!in->queue->ops->send_ready(in->queue)) {
+			/* No room: let the channel fill behind us. What makes room is the kernel or another
+			 * thread. */
+			nanosleep(&(struct timespec){.tv_nsec = TUN_WAIT_STEP_NS}, NULL);
+		}
+		err = send(in->queue, frame);
+	}
+	if (unlikely(err)) {
+		drop(in->drops, err == -ENETDOWN ? DROP_INGRESS_DOWN : DROP_INGRESS_TUN_ERROR,
+			packets - MIN(packets, frame->pieces_sent));
+		return;
+	}
+	counter_add(&in->counters.frames, 1);
+	histogram_add(&in->counters.frame_packets, packets);
+}

@@ -1,0 +1,148 @@
+#include "core/protocol/peer.h"
+
+#include <limits.h>
+#include <sodium.h>
+#include <stdio.h>
+
+#include "core/protocol/device.h"
+#include "core/base/log.h"
+#include "crypto/secret.h"
+
+static bool discard_roamed(struct peer *peer);
+static void retire(struct device *dev, struct peer *peer, struct session *session);
+
+struct peer *peer_new(const uint8_t public_key[NOISE_KEY_BYTES], const uint8_t *preshared)
+{
+	struct peer *peer = secret_alloc(sizeof(*peer));
+
+	if (!peer)
+		return NULL;
+	memcpy(peer->public_key, public_key, sizeof(peer->public_key));
+	memcpy(peer->handshake.remote_static, public_key, sizeof(peer->handshake.remote_static));
+	if (preshared)
+		memcpy(peer->handshake.preshared, preshared, sizeof(peer->handshake.preshared));
+	cookie_jar_init(&peer->cookie_jar, public_key);
+	CDS_INIT_LIST_HEAD(&peer->link);
+	CDS_INIT_LIST_HEAD(&peer->allowed_ips);
+	peer->timer_slot = UINT_MAX;
+	atomic_init(&peer->wants_rx_note, true);
+	return peer;
+}
+
+void peer_free(struct peer *peer)
+{
+	secret_free(peer, sizeof(*peer));
+}
+
+const char *peer_name(const struct peer *peer, char *buf)
+{
+	char base64[sodium_base64_ENCODED_LEN(NOISE_KEY_BYTES, sodium_base64_VARIANT_ORIGINAL)];
+
+	sodium_bin2base64(base64, sizeof(base64), peer->public_key, sizeof(peer->public_key),
+		sodium_base64_VARIANT_ORIGINAL);
+	/* The last character is always '=': it names nobody. */
+	snprintf(buf, PEER_NAME_BYTES, "peer(%.4s...%.4s)", base64, base64 + 39);
+	return buf;
+}
+
+void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint)
+{
+	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
+
+	/* Older than this one. The tun-tx thread must learn that it was not taken, even if nothing else
+	 * changes. */
+	const bool discarded = discard_roamed(peer);
+
+	if (endpoint_equal(&peer->endpoint, endpoint) && !discarded)
+		return;
+	if (!endpoint_same_to(&peer->endpoint, endpoint))
+		log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: endpoint is now %s", peer_name(peer, name),
+			endpoint_format(endpoint, text));
+	peer->endpoint = *endpoint;
+	/* Release pairs with the acquire in ingress.c: the tun-tx thread forgets what it has told so far. */
+	atomic_fetch_add_explicit(&peer->endpoint_generation, 1, memory_order_release);
+}
+
+void peer_forget_source(struct peer *peer)
+{
+	/* The newest address stays; only its source goes. */
+	peer_take_roamed(peer);
+	struct endpoint endpoint = peer->endpoint;
+
+	endpoint_clear_source(&endpoint);
+	peer_set_endpoint(peer, &endpoint);
+}
+
+void peer_take_roamed(struct peer *peer)
+{
+	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
+
+	/* Acquire pairs with the tun-tx thread's release after it wrote roamed. */
+	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
+		return;
+	if (!endpoint_same_to(&peer->endpoint, &peer->roamed))
+		log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: roamed to %s", peer_name(peer, name),
+			endpoint_format(&peer->roamed, text));
+	peer->endpoint = peer->roamed;
+	/* Release pairs with the tun-tx thread's acquire before it writes roamed again. */
+	atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);
+}
+
+void peer_add_session(struct device *dev, struct peer *peer, struct session *session)
+{
+	if (session->keypair->initiator) {
+		retire(dev, peer, peer->previous);
+		if (peer->next) {
+			/* The other end may already send under it, so it stays good for receiving; what it
+			 * superseded goes. */
+			peer->previous = peer->next;
+			peer->next = NULL;
+			retire(dev, peer, peer->current);
+		} else {
+			peer->previous = peer->current;
+		}
+		peer->current = session;
+	} else {
+		retire(dev, peer, peer->next);
+		retire(dev, peer, peer->previous);
+		peer->previous = NULL;
+		peer->next = session;
+	}
+}
+
+bool peer_confirm_session(struct device *dev, struct peer *peer, struct session *session)
+{
+	if (!session || session != peer->next)
+		return false;
+	retire(dev, peer, peer->previous);
+	peer->previous = peer->current;
+	peer->current = session;
+	peer->next = NULL;
+	return true;
+}
+
+void peer_clear_sessions(struct device *dev, struct peer *peer)
+{
+	retire(dev, peer, peer->previous);
+	retire(dev, peer, peer->current);
+	retire(dev, peer, peer->next);
+	peer->previous = peer->current = peer->next = NULL;
+}
+
+/* Empties the mailbox unread. Returns whether there was something in it. */
+static bool discard_roamed(struct peer *peer)
+{
+	/* Both as in peer_take_roamed(). */
+	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
+		return false;
+	atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);
+	return true;
+}
+
+static void retire(struct device *dev, struct peer *peer, struct session *session)
+{
+	if (!session)
+		return;
+	session_table_remove(&dev->sessions, session);
+	timers_session_retired(dev, peer);
+}

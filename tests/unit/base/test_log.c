@@ -1,0 +1,291 @@
+#include "core/base/log.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static int captured[2];
+
+static void capture(void)
+{
+	cr_assert_eq(pipe2(captured, O_NONBLOCK), 0);
+	cr_assert_geq(dup2(captured[1], STDERR_FILENO), 0);
+}
+
+/* What has been written since the last call, at most one read: lines are one write each. */
+static const char *taken(void)
+{
+	static char text[65536];
+	ssize_t len = read(captured[0], text, sizeof(text) - 1);
+
+	text[len > 0 ? len : 0] = '\0';
+	return text;
+}
+
+static unsigned count_lines(const char *text)
+{
+	unsigned nr = 0;
+
+	for (; *text; text++)
+		nr += *text == '\n';
+	return nr;
+}
+
+static void expect_levels(const char *directives, const char *all)
+{
+	char error[LOG_ERROR_BYTES], buf[LOG_DIRECTIVES_BYTES];
+
+	cr_assert_eq(log_set_directives(directives, error), 0, "%s: %s", directives, error);
+	cr_assert_str_eq(log_get_directives(buf), all);
+}
+
+Test(log, directives_set_named_and_unnamed_components)
+{
+	expect_levels("error,crypto=debug,udp=off",
+		"core=error,handshake=error,peer=error,tun=error,udp=off,uapi=error,crypto=debug,link=error");
+	expect_levels("udp=off,crypto=debug,error",
+		"core=error,handshake=error,peer=error,tun=error,udp=off,uapi=error,crypto=debug,link=error");
+	expect_levels("off", "core=off,handshake=off,peer=off,tun=off,udp=off,uapi=off,crypto=off,link=off");
+}
+
+Test(log, components_without_directive_have_their_default)
+{
+	char error[LOG_ERROR_BYTES], start[LOG_DIRECTIVES_BYTES];
+
+	log_get_directives(start);
+	expect_levels("debug", "core=debug,handshake=debug,peer=debug,tun=debug,udp=debug,uapi=debug,crypto="
+			       "debug,link=debug");
+	expect_levels("uapi=debug",
+		"core=info,handshake=warn,peer=info,tun=info,udp=warn,uapi=debug,crypto=info,link=info");
+	expect_levels(LOG_DIRECTIVES_DEFAULT, start);
+	cr_assert_eq(log_check_directives(start, error), 0, "what is shown can be set");
+}
+
+Test(log, bad_directives_are_named_and_change_nothing)
+{
+	static const struct {
+		const char *directives, *named;
+	} cases[] = {
+		{"info,crypt=debug", "\"crypt=debug\": no such component"},
+		{"info,crypto=loud", "\"crypto=loud\": no such level"},
+		{"loud", "\"loud\": no such level"},
+		{"", "\"\": no such level"},
+		{"info,", "\"\": no such level"},
+		{"info,debug", "\"debug\": set twice"},
+		{"tun=off,tun=off", "\"tun=off\": set twice"},
+		{"tun=", "\"tun=\": no such level"},
+		{"=info", "\"=info\": no such component"},
+		{"INFO", "\"INFO\": no such level"},
+	};
+	char error[LOG_ERROR_BYTES], before[LOG_DIRECTIVES_BYTES], after[LOG_DIRECTIVES_BYTES];
+
+	expect_levels("warn", log_get_directives(before)
+				      ? "core=warn,handshake=warn,peer=warn,tun=warn,udp=warn,uapi=warn,"
+					"crypto=warn,link=warn"
+				      : "");
+	log_get_directives(before);
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		cr_assert_eq(
+			log_set_directives(cases[i].directives, error), -EINVAL, "%s", cases[i].directives);
+		cr_assert(
+			strstr(error, cases[i].named) == error, "\"%s\" for %s", error, cases[i].directives);
+		cr_assert_str_eq(log_get_directives(after), before);
+	}
+}
+
+Test(log, disabled_line_writes_nothing_and_evaluates_nothing)
+{
+	char error[LOG_ERROR_BYTES];
+	int evaluated = 0;
+
+	cr_assert_eq(log_set_directives("warn,tun=debug", error), 0);
+	capture();
+	log_info(LOG_CORE, "%d", ++evaluated);
+	log_limited(LOG_LEVEL_INFO, LOG_CORE, "%d", ++evaluated);
+	cr_assert_eq(evaluated, 0);
+	cr_assert_str_eq(taken(), "");
+	log_debug(LOG_TUN, "%d", ++evaluated);
+	cr_assert_eq(count_lines(taken()), 1);
+	cr_assert_eq(log_set_directives("off", error), 0);
+	log_error(LOG_CORE, "%d", ++evaluated);
+	cr_assert_eq(evaluated, 1);
+}
+
+Test(log, human_line_has_time_level_component_and_message)
+{
+	char component[32], level[16], message[64];
+	int year, month, day, hour, minute;
+	double second;
+
+	capture();
+	errno = ENOTTY;
+	log_warn(LOG_LINK, "the %s is %d", "answer", 42);
+	cr_assert_eq(errno, ENOTTY);
+	cr_assert_eq(sscanf(taken(), "%d-%d-%dT%d:%d:%lfZ %15s %31s %63[^\n]", &year, &month, &day, &hour,
+			     &minute, &second, level, component, message),
+		9);
+	cr_assert_geq(year, 2024);
+	cr_assert_str_eq(level, "warn");
+	cr_assert_str_eq(component, "link:");
+	cr_assert_str_eq(message, "the answer is 42");
+}
+
+Test(log, hostile_text_cannot_break_a_line)
+{
+	capture();
+	log_error(LOG_CORE, "a\nb\rc\x1b[31m\t\xff\xc3\xa9%s", "");
+	cr_assert(strstr(taken(), "core: a?b?c?[31m?\?\?\?\n"));
+}
+
+Test(log, overlong_message_is_cut_to_one_line)
+{
+	char big[8192];
+	const char *text;
+
+	memset(big, 'x', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	capture();
+	log_error(LOG_CORE, "%s", big);
+	text = taken();
+	cr_assert_eq(count_lines(text), 1);
+	cr_assert_eq(text[strlen(text) - 1], '\n');
+	cr_assert_gt(strlen(text), 900u);
+	log_set_format(LOG_FORMAT_JSON);
+	memset(big, '"', sizeof(big) - 1);
+	log_error(LOG_CORE, "%s", big);
+	text = taken();
+	json_t *object = json_loads(text, 0, NULL);
+	cr_assert(object, "%s", text);
+	json_decref(object);
+}
+
+Test(log, json_line_is_one_object)
+{
+	json_error_t error;
+	json_t *object;
+	const char *ts, *level, *component, *thread, *message;
+
+	capture();
+	log_set_format(LOG_FORMAT_JSON);
+	prctl(PR_SET_NAME, "crypto");
+	log_info(LOG_UAPI, "say \"%s\"\\\n", "hello");
+	object = json_loads(taken(), JSON_REJECT_DUPLICATES, &error);
+	cr_assert(object, "%s", error.text);
+	cr_assert_eq(json_unpack(object, "{s:s, s:s, s:s, s:s, s:s !}", "ts", &ts, "level", &level,
+			     "component", &component, "thread", &thread, "message", &message),
+		0);
+	cr_assert_str_eq(level, "info");
+	cr_assert_str_eq(component, "uapi");
+	cr_assert_str_eq(thread, "crypto");
+	cr_assert_str_eq(message, "say \"hello\"\\?");
+	cr_assert_eq(strlen(ts), strlen("2026-11-20T18:47:48.123456Z"));
+	json_decref(object);
+}
+
+static void network_event(unsigned i)
+{
+	log_limited(LOG_LEVEL_WARN, LOG_CORE, "event %u", i);
+}
+
+/* The number of the present window. */
+static uint64_t window_now(void)
+{
+	struct log_limit probe = {.file = ""};
+
+	cr_assert(log_limit_pass(&probe), "the first line of a call site always passes");
+	return probe.window;
+}
+
+Test(log, flood_of_one_call_site_is_suppressed_and_counted)
+{
+	uint64_t window;
+	const char *text;
+
+	/* The flood must not straddle the end of a window. */
+	do {
+		window = window_now();
+		usleep(1000);
+	} while (window_now() != window);
+	capture();
+	for (unsigned i = 0; i < 1000; i++)
+		network_event(i);
+	/* Another call site is not affected. */
+	log_limited(LOG_LEVEL_WARN, LOG_CORE, "something else");
+	if (window_now() != window)
+		cr_skip_test("the machine was too slow for this once");
+	text = taken();
+	cr_assert_eq(count_lines(text), LOG_LIMIT_BURST + 1, "%s", text);
+	cr_assert(strstr(text, "event 4\n") && !strstr(text, "event 5\n"));
+	log_report_suppressed();
+	text = taken();
+	cr_assert(strstr(text, "995 more messages"), "%s", text);
+	cr_assert_eq(count_lines(text), 1);
+	log_report_suppressed();
+	cr_assert_str_eq(taken(), "");
+}
+
+Test(log, call_site_may_speak_again_in_the_next_window)
+{
+	static struct log_limit limit = {
+		.file = "x.c", .line = 1, .level = LOG_LEVEL_WARN, .component = LOG_CORE};
+	unsigned passed = 0;
+
+	for (unsigned i = 0; i < 100; i++)
+		passed += log_limit_pass(&limit);
+	limit.window--; /* as if the window had been the one before */
+	for (unsigned i = 0; i < 100; i++)
+		passed += log_limit_pass(&limit);
+	/* Should the clock pass into another window meanwhile, then at most one more burst. */
+	cr_assert(passed == 2 * LOG_LIMIT_BURST || passed == 3 * LOG_LIMIT_BURST, "%u", passed);
+	cr_assert_eq(limit.suppressed, 200 - passed);
+}
+
+static void *log_many(void *arg)
+{
+	for (unsigned i = 0; i < 500; i++)
+		log_error(LOG_CORE,
+			"thread %u line %u of a certain length so that a torn write would show up in the "
+			"middle",
+			*(unsigned *)arg, i);
+	return NULL;
+}
+
+Test(log, lines_of_several_threads_do_not_mix)
+{
+	static char text[4 << 20];
+	unsigned numbers[4] = {0, 1, 2, 3}, next[4] = {0};
+	pthread_t threads[4];
+	char path[] = "/tmp/sluice-log-XXXXXX";
+	int fd = mkstemp(path);
+	ssize_t len;
+
+	cr_assert_geq(fd, 0);
+	unlink(path);
+	cr_assert_eq(fcntl(fd, F_SETFL, O_APPEND), 0);
+	cr_assert_geq(dup2(fd, STDERR_FILENO), 0);
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, log_many, &numbers[i]), 0);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	len = pread(fd, text, sizeof(text) - 1, 0);
+	cr_assert_gt(len, 0);
+	cr_assert_eq(count_lines(text), 2000);
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		unsigned thread, i;
+		int end = 0;
+
+		cr_assert_eq(sscanf(line,
+				     "%*s error core: thread %u line %u of a certain length so that a torn "
+				     "write would "
+				     "show up in the middle%n",
+				     &thread, &i, &end),
+			2, "%s", line);
+		cr_assert_eq((size_t)end, strlen(line));
+		cr_assert_eq(i, next[thread]++);
+	}
+}

@@ -1,0 +1,201 @@
+#include "core/base/options.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static char error[OPTIONS_ERROR_BYTES];
+
+/* Parses a command line of words separated by single blanks. */
+static int parse(struct options *o, const char *line)
+{
+	static char copy[512];
+	char *argv[32];
+	int argc = 0;
+
+	snprintf(copy, sizeof(copy), "sluice %s", line);
+	for (char *word = strtok(copy, " "); word; word = strtok(NULL, " "))
+		argv[argc++] = word;
+	argv[argc] = NULL;
+	*error = '\0';
+	return options_parse(o, argc, argv, error);
+}
+
+static void clear_environment(void)
+{
+	unsetenv("WG_PROCESS_FOREGROUND");
+	unsetenv("LOG_LEVEL");
+}
+
+TestSuite(options, .init = clear_environment);
+
+Test(options, interface_name_alone_gives_defaults)
+{
+	struct options o;
+
+	cr_assert_eq(parse(&o, "wg0"), 0, "%s", error);
+	cr_assert_eq(o.command, OPTIONS_RUN);
+	cr_assert_str_eq(o.ifname, "wg0");
+	cr_assert_eq(o.foreground, false);
+	cr_assert_eq(o.tun_threads, 2);
+	cr_assert_eq(o.mtu, 1420);
+	cr_assert_null(o.aead);
+	cr_assert_eq(o.log_format, LOG_FORMAT_HUMAN);
+	cr_assert_str_eq(o.log, LOG_DIRECTIVES_DEFAULT);
+}
+
+Test(options, every_option_is_taken_before_or_after_the_name)
+{
+	struct options o;
+
+	cr_assert_eq(parse(&o, "-f --tun-threads 64 --aead libsodium wg0 --mtu=1280 --log off,tun=debug "
+			       "--log-format json"),
+		0, "%s", error);
+	cr_assert_eq(o.foreground, true);
+	cr_assert_eq(o.tun_threads, 64);
+	cr_assert_str_eq(o.aead->name, "libsodium");
+	cr_assert_eq(o.mtu, 1280);
+	cr_assert_str_eq(o.log, "off,tun=debug");
+	cr_assert_eq(o.log_format, LOG_FORMAT_JSON);
+}
+
+Test(options, environment_of_wireguard_go_is_honoured)
+{
+	static const char *const levels[][2] = {{"verbose", "debug"}, {"debug", "debug"}, {"error", "error"},
+		{"silent", "off"}, {"other", LOG_DIRECTIVES_DEFAULT}};
+	struct options o;
+
+	setenv("WG_PROCESS_FOREGROUND", "1", 1);
+	for (unsigned i = 0; i < ARRAY_LEN(levels); i++) {
+		setenv("LOG_LEVEL", levels[i][0], 1);
+		cr_assert_eq(parse(&o, "wg0"), 0);
+		cr_assert_eq(o.foreground, true);
+		cr_assert_str_eq(o.log, levels[i][1]);
+		cr_assert_eq(parse(&o, "--log warn wg0"), 0);
+		cr_assert_str_eq(o.log, "warn", "--log goes before the environment");
+	}
+	setenv("WG_PROCESS_FOREGROUND", "0", 1);
+	cr_assert_eq(parse(&o, "wg0"), 0);
+	cr_assert_eq(o.foreground, false);
+}
+
+Test(options, commands_to_a_running_process)
+{
+	struct options o;
+
+	cr_assert_eq(parse(&o, "stats wg0"), 0, "%s", error);
+	cr_assert_eq(o.command, OPTIONS_STATS);
+	cr_assert_str_eq(o.ifname, "wg0");
+	cr_assert_eq(o.json, false);
+	cr_assert_eq(parse(&o, "stats wg0 --json"), 0, "%s", error);
+	cr_assert_eq(o.json, true);
+	cr_assert_eq(o.watch, false);
+	cr_assert_eq(o.interval_ms, 0);
+	cr_assert_eq(parse(&o, "stats --watch --interval 0.25 wg0"), 0, "%s", error);
+	cr_assert_eq(o.watch, true);
+	cr_assert_eq(o.interval_ms, 250);
+	cr_assert_eq(parse(&o, "stats wg0 --interval 3600.0009"), 0, "%s", error);
+	cr_assert_eq(o.interval_ms, 3600000);
+	cr_assert_eq(parse(&o, "stats wg0 --interval 12"), 0, "%s", error);
+	cr_assert_eq(o.interval_ms, 12000);
+	cr_assert_eq(parse(&o, "log wg0 info,udp=off"), 0, "%s", error);
+	cr_assert_eq(o.command, OPTIONS_LOG);
+	cr_assert_str_eq(o.log, "info,udp=off");
+	cr_assert_eq(parse(&o, "log wg0"), 0, "%s", error);
+	cr_assert_str_eq(o.log, "");
+}
+
+Test(options, help_and_version_need_nothing_else)
+{
+	struct options o;
+
+	cr_assert_eq(parse(&o, "--help"), 0);
+	cr_assert_eq(o.command, OPTIONS_HELP);
+	cr_assert_eq(parse(&o, "-h"), 0);
+	cr_assert_eq(o.command, OPTIONS_HELP);
+	cr_assert_eq(parse(&o, "--version"), 0);
+	cr_assert_eq(o.command, OPTIONS_VERSION);
+	cr_assert(strstr(options_help(), "--tun-threads"));
+}
+
+Test(options, refused_with_one_line_that_says_what_is_wrong)
+{
+	static const char *const cases[][2] = {
+		{"", "no interface name"},
+		{"wg0 wg1", "unexpected argument wg1"},
+		{"--tun-threads 0 wg0", "--tun-threads 0: give a number from 1 to 64"},
+		{"--tun-threads 65 wg0", "from 1 to 64"},
+		{"--tun-threads +2 wg0", "from 1 to 64"},
+		{"--tun-threads 2x wg0", "from 1 to 64"},
+		{"--tun-threads 4294967298 wg0", "from 1 to 64"},
+		{"--tun-threads= wg0", "from 1 to 64"},
+		{"--mtu 67 wg0", "--mtu 67: give a number of bytes from 68 to 65535"},
+		{"--mtu 65536 wg0", "from 68 to 65535"},
+		{"--mtu 0x500 wg0", "from 68 to 65535"},
+		{"--aead rot13 wg0", "--aead rot13: this build has ipsec-mb"},
+		{"--log crypto=loud wg0", "--log: \"crypto=loud\": no such level"},
+		{"--log-format xml wg0", "--log-format xml: give human or json"},
+		{"wg0 --mtu", "--mtu needs a value"},
+		{"-x wg0", "unknown option -x"},
+		{"-fx wg0", "unknown option -x"},
+		{"--fast wg0", "unknown option --fast"},
+		{"--foreground=1 wg0", "takes no value"},
+		{"--json wg0", "--json goes with sluice stats"},
+		{"--watch wg0", "--watch goes with sluice stats"},
+		{"--interval 1 log wg0", "--interval goes with sluice stats"},
+		{"stats wg0 --interval 0", "--interval 0: give a number of seconds from 0.1 to 3600"},
+		{"stats wg0 --interval 0.0999", "from 0.1 to 3600"},
+		{"stats wg0 --interval 3600.001", "from 0.1 to 3600"},
+		{"stats wg0 --interval 99999999999999999999", "from 0.1 to 3600"},
+		{"stats wg0 --interval 1.", "from 0.1 to 3600"},
+		{"stats wg0 --interval .5", "from 0.1 to 3600"},
+		{"stats wg0 --interval 1.5x", "from 0.1 to 3600"},
+		{"stats wg0 --interval -1", "from 0.1 to 3600"},
+		{"stats wg0 --interval 1e3", "from 0.1 to 3600"},
+		{"stats wg0 --interval", "--interval needs a value"},
+		{"stats", "no interface name"},
+		{"log", "no interface name"},
+		{"stats wg0 wg1", "unexpected argument wg1"},
+		{"log wg0 loud", "\"loud\": no such level"},
+		{"log wg0 info debug", "unexpected argument debug"},
+		{"stats --mtu 1280 wg0", "sluice stats takes no option of a new interface"},
+		{"a-name-too-long0", "cannot name an interface"},
+		{"wg/0", "cannot name an interface"},
+		{"wg%d", "cannot name an interface"},
+		{"..", "cannot name an interface"},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		struct options o;
+
+		memset(&o, 0x5a, sizeof(o));
+		cr_assert_eq(parse(&o, cases[i][0]), -EINVAL, "accepted: %s", cases[i][0]);
+		/* ipsec-mb is not in every build. */
+		if (!strstr(cases[i][0], "rot13"))
+			cr_assert(strstr(error, cases[i][1]), "\"%s\" for %s", error, cases[i][0]);
+		cr_assert(*error && !strchr(error, '\n'));
+		cr_assert_eq(o.mtu, 0x5a5a5a5a, "written although refused");
+	}
+}
+
+Test(options, unknown_cipher_lists_the_known_ones)
+{
+	struct options o;
+
+	cr_assert_eq(parse(&o, "--aead rot13 wg0"), -EINVAL);
+	for (unsigned i = 0; aead_backends[i]; i++)
+		cr_assert(strstr(error, aead_backends[i]->name), "%s", error);
+}
+
+Test(options, interface_names)
+{
+	static const char *const good[] = {"w", "wg0", "wg-office_1.x", "abcdefghijklmno", "stats"};
+	static const char *const bad[] = {
+		"", ".", "..", "abcdefghijklmnop", "a b", "a\tb", "a/b", "wg%d", "a:1", "w\xc3\xa9"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(good); i++)
+		cr_assert(options_valid_ifname(good[i]), "%s", good[i]);
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
+		cr_assert(!options_valid_ifname(bad[i]), "%s", bad[i]);
+}

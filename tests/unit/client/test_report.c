@@ -1,0 +1,142 @@
+#include "core/client/report.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <stdlib.h>
+
+static struct reading before, after;
+static char *text;
+static size_t text_len;
+
+static void given(struct reading *r, const char *const lines[][2])
+{
+	for (; (*lines)[0]; lines++)
+		cr_assert_eq(reading_take_counter(r, (*lines)[0], (*lines)[1]), 0);
+}
+
+static void setup(void)
+{
+	static const char *const old[][2] = {{"group", "process"}, {"time_ns", "1000000000"},
+		{"cpu_ns", "100000000"}, {"group", "udp-tx"}, {"datagrams", "100"}, {"bytes", "1000"},
+		{"messages", "10"}, {"calls", "5"}, {"parks", "1"}, {"queue_len", "7"},
+		{"queue_capacity", "64"}, {"gso_segments.le_0", "0"}, {"gso_segments.le_1", "4"},
+		{"gso_segments.le_2", "0"}, {"gso_segments.le_4", "0"}, {"gso_segments.le_8", "6"},
+		{"gso_segments.le_inf", "0"}, {"cpu_ns", "0"}, {"group", "drops"}, {"egress_down", "3"},
+		{"egress_no_peer", "0"}, {NULL, NULL}};
+	static const char *const new[][2] = {{"group", "process"}, {"time_ns", "3000000000"},
+		{"cpu_ns", "1100000000"}, {"group", "udp-tx"}, {"datagrams", "2100"}, {"bytes", "2001000"},
+		{"messages", "60"}, {"calls", "25"}, {"parks", "3"}, {"queue_len", "9"},
+		{"queue_capacity", "64"}, {"gso_segments.le_0", "0"}, {"gso_segments.le_1", "4"},
+		{"gso_segments.le_2", "0"}, {"gso_segments.le_4", "0"}, {"gso_segments.le_8", "56"},
+		{"gso_segments.le_inf", "2"}, {"cpu_ns", "500000000"}, {"group", "drops"},
+		{"egress_down", "23"}, {"egress_no_peer", "0"}, {NULL, NULL}};
+	static const char hex[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+	given(&before, old);
+	given(&after, new);
+	cr_assert_eq(reading_take_peer(&before, "public_key", hex), 0);
+	cr_assert_eq(reading_take_peer(&before, "rx_bytes", "0"), 0);
+	cr_assert_eq(reading_take_peer(&after, "public_key", hex), 0);
+	cr_assert_eq(reading_take_peer(&after, "rx_bytes", "500000"), 0);
+	cr_assert_eq(reading_take_peer(&after, "allowed_ip", "10.0.0.2/32"), 0);
+}
+
+static void teardown(void)
+{
+	reading_done(&before);
+	reading_done(&after);
+	free(text);
+}
+
+TestSuite(report, .init = setup, .fini = teardown);
+
+static void expect(const char *words)
+{
+	cr_assert(strstr(text, words), "\"%s\" is not in:\n%s", words, text);
+}
+
+static json_t *report(const struct reading *old, bool compact)
+{
+	FILE *out = open_memstream(&text, &text_len);
+	json_t *root;
+
+	cr_assert_eq(report_json(out, "wg0", old, &after, compact), 0);
+	fclose(out);
+	root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	cr_assert(root, "%s", text);
+	return root;
+}
+
+Test(report, totals_show_what_happened)
+{
+	FILE *out = open_memstream(&text, &text_len);
+
+	report_totals(out, &after);
+	fclose(out);
+	expect("udp-tx\n");
+	expect("1: 4  5-8: 56  >8: 2\n");
+	expect("  egress_down ");
+	cr_assert(!strstr(text, "egress_no_peer"), "%s", text);
+	cr_assert(!strstr(text, "process\n"), "%s", text);
+	expect("peer: ASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8=\n  allowed ips: 10.0.0.2/32\n");
+	expect("  transfer: 488.28 KiB received, 0 B sent\n");
+}
+
+Test(report, interval_shows_rates)
+{
+	FILE *out = open_memstream(&text, &text_len);
+
+	report_interval(out, "wg0", &before, &after);
+	fclose(out);
+	expect("wg0: 0.50 CPUs used over 2.0 s\n");
+	/* 2000 datagrams, 2,000,000 bytes, 50 messages and 22 system calls in 2 s, and a quarter of a CPU. */
+	expect("udp-tx     25.0       1000       8.0        25    40.0        11");
+	expect("    9/64");
+	expect("  egress_down                                      10 /s\n");
+	expect("ASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8=          2.0          0.0");
+}
+
+Test(report, json_of_totals)
+{
+	json_t *root = report(NULL, false);
+	json_int_t datagrams, syscalls, one, inf, drop, time_ns, rx;
+	const char *ifname, *allowed;
+
+	cr_assert_eq(
+		json_unpack(root, "{s:s, s:{s:I}, s:{s:{s:I, s:I, s:{s:I, s:I}}}, s:{s:I}, s:[{s:I, s:[s]}]}",
+			"interface", &ifname, "process", "time_ns", &time_ns, "threads", "udp-tx",
+			"datagrams", &datagrams, "syscalls", &syscalls, "gso_segments", "1", &one, "inf",
+			&inf, "drops", "egress_down", &drop, "peers", "rx_bytes", &rx, "allowed_ips",
+			&allowed),
+		0, "%s", text);
+	cr_assert_str_eq(ifname, "wg0");
+	cr_assert_eq(datagrams, 2100);
+	cr_assert_eq(syscalls, 28);
+	cr_assert_eq(one, 4);
+	cr_assert_eq(inf, 2);
+	cr_assert_eq(drop, 23);
+	cr_assert_eq(time_ns, 3000000000);
+	cr_assert_eq(rx, 500000);
+	cr_assert_str_eq(allowed, "10.0.0.2/32");
+	cr_assert_null(json_object_get(root, "interval"));
+	cr_assert_null(json_object_get(json_array_get(json_object_get(root, "peers"), 0), "endpoint"));
+	json_decref(root);
+}
+
+Test(report, json_of_an_interval_is_one_line)
+{
+	json_t *root = report(&before, true);
+	double seconds, packets, cpu;
+	const char *sentence;
+
+	cr_assert_eq(strchr(text, '\n'), text + text_len - 1);
+	cr_assert_eq(json_unpack(root, "{s:{s:F, s:{s:{s:F, s:F}}}, s:{s:n, s:s}}", "interval", "seconds",
+			     &seconds, "threads", "udp-tx", "packets_per_s", &packets, "cpu_percent", &cpu,
+			     "bottleneck", "stage", "sentence", &sentence),
+		0, "%s", text);
+	cr_assert_float_eq(seconds, 2, 1e-9);
+	cr_assert_float_eq(packets, 1000, 0.1);
+	cr_assert_float_eq(cpu, 25, 0.1);
+	cr_assert(*sentence);
+	json_decref(root);
+}
