@@ -12,6 +12,10 @@
  */
 #pragma once
 
+#ifndef NDEBUG
+#include <pthread.h>
+#endif
+
 #include "ring/base.h"
 #include "ring/park.h"
 
@@ -25,12 +29,38 @@ enum baton_state {
 struct baton {
 	CACHE_ALIGNED _Atomic int state;
 	struct park *consumer; /* where the consumer's thread sleeps */
+#ifndef NDEBUG
+	_Atomic pthread_t holder; /* 0: nobody */
+#endif
 };
 
 static inline void baton_init(struct baton *b, struct park *consumer)
 {
 	atomic_init(&b->state, BATON_FREE);
 	b->consumer = consumer;
+#ifndef NDEBUG
+	atomic_init(&b->holder, 0);
+#endif
+}
+
+#ifndef NDEBUG
+/* Any thread, debug builds: for assertions of what the baton protects. */
+static inline bool baton_held_by_me(const struct baton *b)
+{
+	return atomic_load_explicit(&b->holder, memory_order_relaxed) == pthread_self();
+}
+#endif
+
+/* The state says whether a thread holds the baton; this remembers which one. Returns taken. */
+static inline bool baton_note_holder(struct baton *b, bool taken)
+{
+#ifndef NDEBUG
+	if (taken)
+		atomic_store_explicit(&b->holder, pthread_self(), memory_order_relaxed);
+#else
+	(void)b;
+#endif
+	return taken;
 }
 
 /* Producer. Whether it holds the baton now; if not, it wakes the consumer after a push. */
@@ -39,8 +69,8 @@ static inline bool baton_try(struct baton *b)
 	int expected = BATON_FREE;
 
 	/* Acquire pairs with the release in baton_pass(): the role's data is as the last holder left it. */
-	return atomic_compare_exchange_strong_explicit(
-		&b->state, &expected, BATON_HELD, memory_order_acquire, memory_order_relaxed);
+	return baton_note_holder(b, atomic_compare_exchange_strong_explicit(&b->state, &expected, BATON_HELD,
+					    memory_order_acquire, memory_order_relaxed));
 }
 
 /* Producer, after its push. Whether it holds the baton now; if not, the consumer will look at the queue. */
@@ -59,7 +89,7 @@ static inline bool baton_ask(struct baton *b)
 		 */
 		if (atomic_compare_exchange_weak_explicit(
 			    &b->state, &state, next, memory_order_acq_rel, memory_order_relaxed))
-			return state == BATON_FREE;
+			return baton_note_holder(b, state == BATON_FREE);
 	}
 }
 
@@ -73,7 +103,7 @@ static inline bool baton_claim(struct baton *b)
 
 		if (atomic_compare_exchange_weak_explicit(
 			    &b->state, &state, next, memory_order_acquire, memory_order_acquire))
-			return next == BATON_HELD;
+			return baton_note_holder(b, next == BATON_HELD);
 	}
 }
 
@@ -82,6 +112,10 @@ static inline bool baton_pass(struct baton *b)
 {
 	int expected = BATON_HELD;
 
+#ifndef NDEBUG
+	assert(baton_held_by_me(b));
+	atomic_store_explicit(&b->holder, 0, memory_order_relaxed);
+#endif
 	if (likely(atomic_compare_exchange_strong_explicit(
 		    &b->state, &expected, BATON_FREE, memory_order_release, memory_order_relaxed)))
 		return false;

@@ -28,6 +28,42 @@ Test(baton, has_one_holder)
 	cr_assert(baton_try(&baton));
 }
 
+#ifndef NDEBUG
+static void *held_here(void *arg)
+{
+	return baton_held_by_me(&baton) ? arg : NULL;
+}
+
+static bool held_by_another_thread(void)
+{
+	pthread_t thread;
+	void *held;
+
+	cr_assert_not(pthread_create(&thread, NULL, held_here, &baton));
+	cr_assert_not(pthread_join(thread, &held));
+	return held;
+}
+
+Test(baton, knows_its_holder_in_debug_builds)
+{
+	cr_assert_not(baton_held_by_me(&baton));
+	cr_assert(baton_try(&baton));
+	cr_assert(baton_held_by_me(&baton));
+	cr_assert_not(held_by_another_thread());
+	/* Asked for, but not had. */
+	cr_assert_not(baton_ask(&baton));
+	cr_assert(baton_held_by_me(&baton));
+	baton_pass(&baton);
+	cr_assert_not(baton_held_by_me(&baton));
+	cr_assert(baton_claim(&baton));
+	cr_assert(baton_held_by_me(&baton));
+	baton_pass(&baton);
+	cr_assert_not(baton_held_by_me(&baton));
+	cr_assert(baton_ask(&baton));
+	cr_assert(baton_held_by_me(&baton));
+}
+#endif
+
 Test(baton, wakes_the_consumer_that_came_for_it)
 {
 	cr_assert(baton_try(&baton));
