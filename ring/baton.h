@@ -1,11 +1,17 @@
 /*
- * Lets a producer do the work of a queue's consumer while that one sleeps, instead of waking it: on few CPUs
- * the wake-up and the switch cost more than the work. Whoever holds the baton is the queue's one consumer,
- * and may use all that belongs to that role.
+ * Whoever holds the baton of a queue is its one consumer, and may use all that belongs to that role: mostly the
+ * consumer's own thread, sometimes a producer, which then does the consumer's work inline while that thread
+ * sleeps. Whether a producer should is decided in core/threads/hand_over.h.
  *
- * The consumer's thread claims the baton before it looks at the queue. If it is not to be had, the thread
- * goes to sleep, and gets it from the holder, who wakes it when it passes the baton on: no producer comes
- * first again, however busy it is. A producer that asks in vain has left its mark, and the same happens.
+ *	         try, ask, claim
+ *	  FREE ------------------> HELD ----- ask, claim -----> WANTED
+ *	   ^                       |  ^                            |
+ *	   '-------- pass ---------'  |                            | pass: wakes the consumer's thread
+ *	                              '---- claim ---- GIVEN <-----'
+ *
+ * The consumer's thread claims the baton before it looks at the queue. If it is not to be had, the thread goes
+ * to sleep, and the holder gives it the baton and wakes it: no producer comes first again, however busy it is.
+ * A producer that asks in vain has pushed before, and left its mark (WANTED): so the thread looks after it.
  *
  *	              baton_try   baton_ask   baton_claim   baton_pass
  *	thread        producer    producer    consumer      the holder

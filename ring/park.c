@@ -1,5 +1,6 @@
 #include "ring/park.h"
 
+#include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -36,7 +37,7 @@ void park_init(struct park *park)
 	 * before.
 	 */
 	park->ops.busy_loop_iter = 1;
-	park->spin_looks = park_few_cpus() ? 0 : SPIN_LOOKS;
+	park->spin_looks = park_cpus() <= PARK_FEW_CPUS ? 0 : SPIN_LOOKS;
 }
 
 uint32_t park_ticket(const struct park *park)
@@ -89,23 +90,23 @@ void park_count_wakes(counter_t *given)
 	wakes_given = given;
 }
 
-bool park_few_cpus(void)
+unsigned park_cpus(void)
 {
-	static _Atomic int few = -1;
-	int known = atomic_load_explicit(&few, memory_order_relaxed);
+	static _Atomic unsigned cpus;
+	unsigned known = atomic_load_explicit(&cpus, memory_order_relaxed);
 	cpu_set_t set;
 
-	if (unlikely(known < 0)) {
+	if (unlikely(!known)) {
 		/* The call fails only where there are more CPUs than the set can name. */
-		known = !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) <= 2;
-		atomic_store_explicit(&few, known, memory_order_relaxed);
+		known = sched_getaffinity(0, sizeof(set), &set) ? UINT_MAX : (unsigned)CPU_COUNT(&set);
+		atomic_store_explicit(&cpus, known, memory_order_relaxed);
 	}
 	return known;
 }
 
 bool park_give_way(void)
 {
-	if (!park_few_cpus())
+	if (park_cpus() > PARK_FEW_CPUS)
 		return false;
 	sched_yield();
 	return true;

@@ -51,11 +51,12 @@ void park_wake(struct park *park);
 void park_count_wakes(counter_t *given);
 
 /*
- * Any thread. Are there so few CPUs, one or two, that a thread handed work to runs in place of the one that
- * handed it over, rather than beside it? Counts those that this process may run on, which a container often
- * limits further than what is online.
+ * Any thread. CPUs that this process may run on, which a container often limits further than what is online;
+ * found out once. UINT_MAX: more than can be counted.
  */
-bool park_few_cpus(void);
+unsigned park_cpus(void);
+/* With so many CPUs or fewer a thread that is handed work runs in place of the one that hands it over, not beside it. */
+#define PARK_FEW_CPUS 2
 /*
  * Any thread that is about to sleep for more work. On few CPUs lets what else is runnable go first, which
  * often brings that work and saves a sleep and a wake-up; then true: look once more. Elsewhere false.

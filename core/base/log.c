@@ -10,6 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/clock.h"
+#include "ring/park.h"
+
 #define LINE_BYTES 1024
 #define IDENT_BYTES 64
 
@@ -238,14 +241,14 @@ static void sanitize(char *text)
 
 static void format_time(char *buf, size_t size)
 {
-	struct timespec ts;
+	const uint64_t now_ns = clock_realtime_ns();
+	const time_t seconds = (time_t)(now_ns / NS_PER_SEC);
 	struct tm tm;
 	size_t len;
 
-	clock_gettime(CLOCK_REALTIME, &ts);
-	gmtime_r(&ts.tv_sec, &tm);
+	gmtime_r(&seconds, &tm);
 	len = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(buf + len, size - len, ".%06ldZ", ts.tv_nsec / 1000);
+	snprintf(buf + len, size - len, ".%06uZ", (unsigned)(now_ns % NS_PER_SEC / 1000));
 }
 
 static void write_json(enum log_level level, enum log_component component, const char *message)
@@ -313,10 +316,7 @@ static int syslog_priority(enum log_level level)
 /* Counted from 1, so that a zeroed limit is in no window yet. */
 static uint64_t window_now(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	return ((uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec) / LOG_LIMIT_WINDOW_NS + 1;
+	return park_clock_ns() / LOG_LIMIT_WINDOW_NS + 1;
 }
 
 /* Call sites are static, so the list needs no removal. */

@@ -25,6 +25,7 @@
 #include "ring/histogram.h"
 #include "udp/gso_queue.h"
 
+#define TUN_TX_THREADS_MAX 64
 #define DEVICE_PEERS_MAX (1u << 16)
 #define DEVICE_ALLOWED_IPS_MAX (1u << 20)
 

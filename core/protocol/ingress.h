@@ -11,7 +11,6 @@
 #include "tun/coalesce.h"
 #include "udp/receive.h"
 
-#define TUN_TX_THREADS_MAX 64
 #define INGRESS_SEGS_MAX 1024 /* datagrams in one view */
 
 /* One owner's datagrams of a batch, in order of arrival. Holds one reference to the batch. */

@@ -1,222 +1,444 @@
-/*
- * Thread state: trains, handshake messages, notes and commands in, sealed batches out. Who holds its baton
- * is the only one that changes struct device.
- */
-#include "core/threads/threads.h"
+#include "core/threads/state_thread.h"
 
+#include <errno.h>
+#include <sched.h>
+#include <semaphore.h>
+
+#include "core/base/clock.h"
+#include "core/protocol/egress.h"
 #include "core/protocol/handshake.h"
+#include "core/threads/counters.h"
+#include "core/threads/udp_tx_thread.h"
+#include "core/threads/worker.h"
+#include "crypto/secret.h"
 
 /* How much of each kind is done before the others get their turn again. */
 #define TRAINS_PER_TURN 4
 #define HANDSHAKES_PER_TURN 8
 #define NOTES_PER_TURN 256
+#define TIMER_PEERS_PER_TURN 8
 /* Timers count the time of a suspend and a sleep does not: so late can they be after one. */
 #define SLEEP_MAX_NS (10 * NS_PER_SEC)
-#define TIMERS_PER_TURN 8 /* peers */
+#define NOTES_SLOTS 4096
+#define COMMANDS_SLOTS 64
 
-static uint64_t turn(struct state_thread *c);
-static bool run_commands(struct state_thread *c);
-static bool run_handshakes(struct state_thread *c);
-static bool run_notes(struct state_thread *c);
-static bool run_trains(struct state_thread *c);
-static void finish(struct state_thread *c);
-static void send_ready(struct state_thread *c);
-static void stop_sending(struct state_thread *c);
-static void push(struct state_thread *c, struct udp_batch *batch);
+/* A call of the control thread, on its stack until done is posted. */
+struct command {
+	void (*fn)(struct device *dev, void *arg);
+	void *arg;
+	sem_t done;
+};
 
-void *state_thread_run(void *arg)
+/*
+ * Who may touch what:
+ *
+ *	worker              the thread; its park any, to wake it
+ *	baton               any, by its own functions
+ *	rings, their tx     set up before any thread starts; producers by the sending ends
+ *	counters            the state holder, except wakes_given: the thread
+ *	everything else     the state holder; of device see there
+ */
+struct state_thread {
+	CACHE_ALIGNED struct worker worker;
+	struct baton baton;
+	struct state_thread_config config;
+	struct channel trains_ring, handshakes_ring, notes_ring, commands_ring;
+	struct mpsc_tx trains_tx, notes_tx, commands_tx;
+	struct spsc_tx handshakes_tx;
+
+	uint64_t sleeps_until_ns; /* when the thread itself looks at timers, boottime; 0: it is awake */
+	struct mpsc_rx trains, notes, commands;
+	struct spsc_rx handshakes;
+	struct pool batches; /* of struct udp_batch */
+	struct gso_queue queue;
+	/* Sends inline, with the baton of udp-tx; outbox is sealed and not yet sent. */
+	bool sends_inline;
+	unsigned nr_outbox;
+	struct udp_batch *outbox[UDP_TX_THREAD_BATCHES_PER_CALL];
+	struct egress egress;
+	struct device device;
+	struct drops drops;
+	struct state_counters {
+		counter_t turns;             /* rounds of the loop that found work */
+		counter_t inline_turns;      /* rounds that tun-rx did */
+		counter_t wakes_given;       /* by this thread; those of inline turns are tun-rx's */
+		struct histogram queue_seen; /* trains that waited when a turn took its first */
+	} counters;
+};
+
+static int init(struct state_thread *t);
+static void *run(void *arg);
+static uint64_t turn(void *arg);
+static bool run_commands(struct state_thread *t);
+static bool run_handshakes(struct state_thread *t);
+static bool run_notes(struct state_thread *t);
+static bool run_trains(struct state_thread *t);
+static void deliver(void *arg, struct udp_batch *batch);
+static struct udp_batch *wait_batch(void *arg);
+static void finish(struct state_thread *t);
+static void empty_outbox(struct state_thread *t);
+static void stop_sending(struct state_thread *t);
+static void inject_packet(void *arg, uint8_t *packet, uint32_t len);
+
+int state_thread_new(struct state_thread **out, const struct state_thread_config *config)
 {
-	struct state_thread *c = arg;
-	bool holds = false;
+	/* The device holds the private key. Zeroed. */
+	struct state_thread *t = secret_alloc(sizeof(*t));
 
-	rcu_register_thread();
-	park_count_wakes(&c->counters.wakes_given);
-	for (;;) {
-		/* Before the look at stopping, whose wake must not be missed. */
-		const uint32_t ticket = park_ticket(&c->park);
-		uint64_t deadline_ns = PARK_FOREVER;
-
-		if (pipeline_stopping(c->pipeline))
-			break;
-		holds = holds || baton_claim(&c->baton);
-		if (holds) {
-			deadline_ns = turn(c);
-			if (!deadline_ns)
-				continue;
-			baton_pass(&c->baton);
-			holds = false;
-		}
-		rcu_thread_offline();
-		park_wait(&c->park, ticket, deadline_ns);
-		rcu_thread_online();
+	if (!t)
+		return -ENOMEM;
+	t->config = *config;
+	worker_init(&t->worker, config->stopping);
+	baton_init(&t->baton, &t->worker.park);
+	const int err = init(t);
+	if (err) {
+		state_thread_free(t);
+		return err;
 	}
-	rcu_unregister_thread();
+	*out = t;
+	return 0;
+}
+
+/* What it has made is taken down by state_thread_free(), also after a failure. */
+static int init(struct state_thread *t)
+{
+	struct park *park = &t->worker.park;
+	int err = device_init(&t->device, t->config.nr_queues, t->config.mtu);
+
+	if (err)
+		return err;
+	t->device.aead = t->config.aead->new (&err);
+	if (!t->device.aead)
+		return err;
+	t->device.queue = &t->queue;
+	t->device.drops = &t->drops;
+	/* A slot for every train of every reader. Who pushes decides whether to wake: hand_over.h. */
+	err = mpsc_init(&t->trains_ring, STATE_THREAD_TRAINS_PER_READER * t->config.nr_queues, NULL,
+		&t->trains_tx, &t->trains);
+	if (!err)
+		err = spsc_init(
+			&t->handshakes_ring, HANDSHAKE_QUEUE_SLOTS, park, &t->handshakes_tx, &t->handshakes);
+	if (!err)
+		err = mpsc_init(&t->notes_ring, NOTES_SLOTS, park, &t->notes_tx, &t->notes);
+	if (!err)
+		err = mpsc_init(&t->commands_ring, COMMANDS_SLOTS, park, &t->commands_tx, &t->commands);
+	if (!err)
+		err = pool_init(&t->batches, UDP_TX_THREAD_SLOTS, sizeof(struct udp_batch), park);
+	if (err)
+		return err;
+	gso_queue_init(&t->queue, &t->batches, deliver, wait_batch, t);
+	egress_init(&t->egress, &t->device, inject_packet, t);
+	return 0;
+}
+
+int state_thread_start(struct state_thread *t)
+{
+	return worker_start(&t->worker, "state", run, t);
+}
+
+void state_thread_stop(struct state_thread *t)
+{
+	if (t)
+		worker_wake(&t->worker);
+}
+
+void state_thread_join(struct state_thread *t)
+{
+	if (t)
+		worker_join(&t->worker);
+}
+
+void state_thread_free(struct state_thread *t)
+{
+	if (!t)
+		return;
+	if (t->device.nr_tun_tx_threads)
+		device_done(&t->device);
+	aead_free(t->device.aead);
+	pool_done(&t->batches);
+	channel_done(&t->trains_ring);
+	channel_done(&t->handshakes_ring);
+	channel_done(&t->notes_ring);
+	channel_done(&t->commands_ring);
+	secret_free(t, sizeof(*t));
+}
+
+struct device *state_thread_device(struct state_thread *t)
+{
+	return &t->device;
+}
+
+struct mpsc_tx state_thread_notes(const struct state_thread *t)
+{
+	return t->notes_tx;
+}
+
+struct spsc_tx state_thread_handshakes(const struct state_thread *t)
+{
+	return t->handshakes_tx;
+}
+
+void state_thread_call(struct state_thread *t, void (*fn)(struct device *dev, void *arg), void *arg)
+{
+	struct command command = {.fn = fn, .arg = arg};
+
+	sem_init(&command.done, 0, 0);
+	while (!mpsc_push(t->commands_tx, &command))
+		sched_yield();
+	while (sem_wait(&command.done) && errno == EINTR)
+		;
+	sem_destroy(&command.done);
+}
+
+void state_thread_set_mtu(struct state_thread *t, uint32_t mtu)
+{
+	atomic_store_explicit(&t->device.mtu, mtu, memory_order_relaxed);
+}
+
+void state_thread_submit_train(struct state_thread *t, struct train *train)
+{
+	const bool pushed = mpsc_push(t->trains_tx, train);
+
+	assert(pushed);
+	(void)pushed;
+}
+
+unsigned state_thread_trains_waiting(const struct state_thread *t)
+{
+	return channel_len(&t->trains_ring);
+}
+
+void state_thread_wake(struct state_thread *t)
+{
+	park_wake(&t->worker.park);
+}
+
+void state_thread_try_run_inline(struct state_thread *t, struct park *park)
+{
+	if (!baton_ask(&t->baton))
+		return;
+	rcu_thread_online();
+	pool_set_park(&t->batches, park);
+	device_set_time(&t->device, clock_boottime_ns(), clock_realtime_ns());
+	run_trains(t);
+	finish(t);
+	counter_add(&t->counters.inline_turns, 1);
+	pool_set_park(&t->batches, &t->worker.park);
+	rcu_thread_offline();
+
+	/* Read while the baton is held: what the thread would find, and no earlier than it would wake itself. */
+	const bool left = channel_len(t->trains.ch) || timers_next(&t->device) < t->sleeps_until_ns;
+	if (!baton_pass(&t->baton) && left)
+		park_wake(&t->worker.park);
+}
+
+unsigned state_thread_buffers_in_use(const struct state_thread *t)
+{
+	return pool_in_use(&t->batches);
+}
+
+static void *run(void *arg)
+{
+	struct state_thread *t = arg;
+
+	park_count_wakes(&t->counters.wakes_given);
+	worker_consume(&t->worker, &t->baton, true, turn, t);
 	return NULL;
 }
 
-void state_thread_run_inline(struct state_thread *c, struct park *park)
+/* The thread's turn: some of each kind of work there is. See worker_consume() for what it returns. */
+static uint64_t turn(void *arg)
 {
-	if (!baton_ask(&c->baton))
-		return;
-	rcu_thread_online();
-	pool_set_park(&c->batches, park);
-	device_set_time(&c->device, clock_boottime_ns(), clock_realtime_ns());
-	run_trains(c);
-	finish(c);
-	counter_add(&c->counters.inline_turns, 1);
-	pool_set_park(&c->batches, &c->park);
-	rcu_thread_offline();
-
-	const bool left = channel_len(c->trains.ch) || timers_next(&c->device) < c->looks_at_timers_ns;
-	if (!baton_pass(&c->baton) && left)
-		park_wake(&c->park);
-}
-
-void state_thread_deliver(void *arg, struct udp_batch *batch)
-{
-	struct state_thread *c = arg;
-
-	if (!c->sending)
-		c->sending = park_few_cpus() && udp_tx_borrow(&c->pipeline->udp_tx);
-	if (c->sending) {
-		c->ready[c->nr_ready++] = batch;
-		if (c->nr_ready == UDP_BATCHES_PER_CALL)
-			send_ready(c);
-		return;
-	}
-	push(c, batch);
-}
-
-/* Backpressure: the holder of the baton waits for udp-tx, so that trains pile up and the TUN readers stop. */
-struct udp_batch *state_thread_wait_batch(void *arg)
-{
-	struct state_thread *c = arg;
-
-	send_ready(c);
-	rcu_thread_offline();
-	struct udp_batch *batch = pool_wait(&c->batches, &c->pipeline->stopping);
-	rcu_thread_online();
-	return batch;
-}
-
-/*
- * Thread state. Does some of each kind of work there is. Returns when (of park_clock_ns()) there will be
- * more to do; 0: there is now.
- */
-static uint64_t turn(struct state_thread *c)
-{
-	struct device *dev = &c->device;
+	struct state_thread *t = arg;
+	struct device *dev = &t->device;
 	bool busy = false;
 
 	device_set_time(dev, clock_boottime_ns(), clock_realtime_ns());
-	busy |= run_commands(c);
-	busy |= run_handshakes(c);
-	busy |= run_notes(c);
-	busy |= run_trains(c);
-	const uint64_t deadline_ns = timers_run(dev, TIMERS_PER_TURN);
-	finish(c);
+	busy |= run_commands(t);
+	busy |= run_handshakes(t);
+	busy |= run_notes(t);
+	busy |= run_trains(t);
+	const uint64_t deadline_ns = timers_run(dev, TIMER_PEERS_PER_TURN);
+	finish(t);
 	rcu_quiescent_state();
 	if (busy)
-		counter_add(&c->counters.turns, 1);
-	c->looks_at_timers_ns = busy || deadline_ns <= dev->now_ns ? 0 : deadline_ns;
-	if (!c->looks_at_timers_ns || deadline_ns == UINT64_MAX)
-		return c->looks_at_timers_ns;
+		counter_add(&t->counters.turns, 1);
+	t->sleeps_until_ns = busy || deadline_ns <= dev->now_ns ? 0 : deadline_ns;
+	if (!t->sleeps_until_ns)
+		return 0;
+	if (deadline_ns == UINT64_MAX)
+		return PARK_FOREVER;
 	return park_clock_ns() + MIN(deadline_ns - dev->now_ns, SLEEP_MAX_NS);
 }
 
-static bool run_commands(struct state_thread *c)
+static bool run_commands(struct state_thread *t)
 {
 	struct command *command;
 	bool any = false;
 
-	while ((command = mpsc_pop(c->commands))) {
-		command->fn(&c->device, command->arg);
+	while ((command = mpsc_pop(t->commands))) {
+		command->fn(&t->device, command->arg);
 		sem_post(&command->done);
 		any = true;
 	}
 	return any;
 }
 
-static bool run_handshakes(struct state_thread *c)
+static bool run_handshakes(struct state_thread *t)
 {
 	unsigned n = 0;
 	struct handshake_message *msg;
 
-	while (n < HANDSHAKES_PER_TURN && (msg = spsc_pop(c->handshakes))) {
-		handshake_receive(&c->device, msg, channel_len(c->handshakes.ch));
+	while (n < HANDSHAKES_PER_TURN && (msg = spsc_pop(t->handshakes))) {
+		handshake_receive(&t->device, msg, channel_len(t->handshakes.ch));
 		pool_put(msg);
 		n++;
 	}
 	return n;
 }
 
-static bool run_notes(struct state_thread *c)
+static bool run_notes(struct state_thread *t)
 {
 	unsigned n = 0;
 	void *note;
 
-	while (n < NOTES_PER_TURN && (note = mpsc_pop(c->notes))) {
-		device_note(&c->device, note);
+	while (n < NOTES_PER_TURN && (note = mpsc_pop(t->notes))) {
+		device_note(&t->device, note);
 		n++;
 	}
 	return n;
 }
 
-static bool run_trains(struct state_thread *c)
+static bool run_trains(struct state_thread *t)
 {
 	unsigned n = 0;
 	struct train *train;
 
-	while (n < TRAINS_PER_TURN && (train = mpsc_pop(c->trains))) {
+	assert(baton_held_by_me(&t->baton));
+	while (n < TRAINS_PER_TURN && (train = mpsc_pop(t->trains))) {
 		if (n == 0)
-			histogram_add(&c->counters.queue_seen, channel_len(c->trains.ch) + 1);
-		/* It may answer what confirmed a session, and came after that note: see note_confirmed(). */
-		run_notes(c);
-		egress_train(&c->egress, train);
+			histogram_add(&t->counters.queue_seen, channel_len(t->trains.ch) + 1);
+		/* The train may answer what confirmed a session; the note of that was pushed before it, see
+		 * note_confirmed(). */
+		run_notes(t);
+		egress_train(&t->egress, train);
 		pool_put(train);
 		n++;
 	}
 	return n;
 }
 
-/* The end of a drain: all that was sealed leaves. */
-static void finish(struct state_thread *c)
+/* The far side of the GSO queue: a sealed batch is sent inline, or goes to udp-tx. */
+static void deliver(void *arg, struct udp_batch *batch)
 {
-	gso_queue_flush(&c->queue);
-	send_ready(c);
-	if (c->sending)
-		stop_sending(c);
+	struct state_thread *t = arg;
+
+	assert(baton_held_by_me(&t->baton));
+	if (!t->sends_inline)
+		t->sends_inline = udp_tx_thread_begin_inline(t->config.udp_tx);
+	if (!t->sends_inline) {
+		udp_tx_thread_submit(t->config.udp_tx, batch);
+		return;
+	}
+	t->outbox[t->nr_outbox++] = batch;
+	if (t->nr_outbox == ARRAY_LEN(t->outbox))
+		empty_outbox(t);
 }
 
-/* What does not leave at once is for udp-tx, which waits and tries again, and so is all that follows. */
-static void send_ready(struct state_thread *c)
+/* Backpressure: the state holder waits for udp-tx, so that trains pile up and the TUN readers stop. */
+static struct udp_batch *wait_batch(void *arg)
 {
-	const unsigned nr = c->nr_ready;
+	struct state_thread *t = arg;
 
-	c->nr_ready = 0;
+	empty_outbox(t);
+	rcu_thread_offline();
+	struct udp_batch *batch = pool_wait(&t->batches, t->config.stopping);
+	rcu_thread_online();
+	return batch;
+}
+
+/* The end of a drain: all that was sealed leaves. */
+static void finish(struct state_thread *t)
+{
+	gso_queue_flush(&t->queue);
+	empty_outbox(t);
+	if (t->sends_inline)
+		stop_sending(t);
+}
+
+/* What does not leave at once is left to udp-tx, which waits and tries again, and so is all that follows it. */
+static void empty_outbox(struct state_thread *t)
+{
+	const unsigned nr = t->nr_outbox;
+
 	if (!nr)
 		return;
-	const unsigned sent = udp_tx_in_passing(&c->pipeline->udp_tx, c->ready, nr);
+	t->nr_outbox = 0;
+	const unsigned sent = udp_tx_thread_send_inline(t->config.udp_tx, t->outbox, nr);
+	/* Backwards: the first one sent is taken again first, and is the one still in cache. */
 	for (unsigned i = sent; i--;)
-		pool_put(c->ready[i]);
+		pool_put(t->outbox[i]);
 	if (sent == nr)
 		return;
-	stop_sending(c);
+	stop_sending(t);
 	for (unsigned i = sent; i < nr; i++)
-		push(c, c->ready[i]);
+		udp_tx_thread_submit(t->config.udp_tx, t->outbox[i]);
 }
 
-static void stop_sending(struct state_thread *c)
+static void stop_sending(struct state_thread *t)
 {
-	c->sending = false;
-	baton_pass(&c->pipeline->udp_tx.baton);
+	t->sends_inline = false;
+	udp_tx_thread_end_inline(t->config.udp_tx);
 }
 
-static void push(struct state_thread *c, struct udp_batch *batch)
+static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
 {
-	/* The ring has a slot for every batch there is. */
-	const bool pushed = spsc_push(c->to_udp_tx, batch);
+	struct state_thread *t = arg;
+	struct tun_queue *queue = t->config.inject;
+	struct tun_frame frame = {.len = len, .nr_iov = 2};
 
-	assert(pushed);
-	(void)pushed;
+	frame.iov[1] = (struct iovec){.iov_base = packet, .iov_len = len};
+	/* Beside the tun-tx thread of this queue: the device takes both, and a lost count is all that can come
+	 * of it. */
+	IGNORE_RESULT("an answer to a packet that is lost anyway: nothing depends on it",
+		queue->ops->send(queue, &frame));
+}
+
+int state_thread_register(const struct state_thread *t, struct stats *s)
+{
+	const struct device *dev = &t->device;
+	int err = 0;
+
+	COUNT("state", &t->counters, turns);
+	COUNT("state", &t->counters, inline_turns);
+	COUNT("state", &t->counters, wakes_given);
+	COUNT_HISTOGRAM("state", &t->counters, queue_seen);
+	COUNT_HISTOGRAM("state", &dev->egress_counters, train_segments);
+	GAUGE("state", "batches_in_use", counters_read_pool_in_use, &t->batches);
+	GAUGE("state", "batches_capacity", counters_read_pool_count, &t->batches);
+	GAUGE("state", "cpu_ns", worker_cpu_ns, &t->worker);
+	COUNT("state", &dev->egress_counters, trains);
+	COUNT("state", &dev->egress_counters, packets);
+	COUNT("state", &dev->egress_counters, segments);
+	COUNT("state", &dev->egress_counters, bytes);
+	COUNT("state", &dev->egress_counters, staged);
+	COUNT("state", &dev->egress_counters, unreachables_sent);
+	COUNT("state", &dev->counters, initiations_sent);
+	COUNT("state", &dev->counters, responses_sent);
+	COUNT("state", &dev->counters, cookies_sent);
+	COUNT("state", &dev->counters, initiations_received);
+	COUNT("state", &dev->counters, responses_received);
+	COUNT("state", &dev->counters, cookies_received);
+	COUNT("state", &dev->counters, handshakes_completed);
+	COUNT("state", &dev->counters, keepalives_sent);
+	COUNT("state", &dev->counters, rekeys);
+	err = counters_add_channel(s, "state", &t->trains_ring, err);
+	if (!err)
+		err = stats_add(s, "state", "handshake_queue_high_water", &t->handshakes_ring.high_water);
+	if (!err)
+		err = stats_add(s, "state", "note_queue_high_water", &t->notes_ring.high_water);
+	if (!err)
+		err = stats_add(s, "state", "note_queue_refused", &t->notes_ring.refused);
+	err = counters_add_park(s, "state", &t->worker.park, err);
+	return counters_add_drops(s, &t->drops, err);
 }

@@ -1,23 +1,137 @@
-/* Thread tun-rx: TUN queue -> train -> MPSC ring, and on few CPUs what crypto makes of it. */
-#include "core/threads/threads.h"
+#include "core/threads/tun_rx_thread.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <urcu-qsbr.h>
 
-static bool train_full(const struct train *t)
+#include "core/threads/counters.h"
+#include "core/threads/hand_over.h"
+#include "core/threads/worker.h"
+
+struct tun_rx_thread {
+	CACHE_ALIGNED struct worker worker;
+	struct tun_rx_thread_config config;
+	struct pool trains;        /* of struct train; this thread takes, the state holder gives back */
+	unsigned hand_over_spares; /* see hand_over() */
+	struct tun_rx_counters {
+		counter_t trains, stalls; /* stalls: waited because every train was in flight */
+		counter_t polls;          /* waits for the TUN queue */
+		counter_t wakes_given;
+		struct histogram train_packets; /* packets, or super-packets, in a train */
+	} counters;
+};
+
+static void *run(void *arg);
+static struct train *next_train(struct tun_rx_thread *t);
+static int fill(struct tun_rx_thread *t, struct train *train, bool more);
+static void submit(struct tun_rx_thread *t, struct train *train, bool more);
+
+int tun_rx_thread_new(struct tun_rx_thread **out, const struct tun_rx_thread_config *config)
 {
-	return t->nr == TRAIN_PACKETS_MAX || t->used > TRAIN_BYTES - TRAIN_READ_ROOM;
+	struct tun_rx_thread *t = aligned_alloc(CACHE_LINE, sizeof(*t));
+
+	if (!t)
+		return -ENOMEM;
+	memset(t, 0, sizeof(*t));
+	worker_init(&t->worker, config->stopping);
+	t->config = *config;
+	const int err =
+		pool_init(&t->trains, STATE_THREAD_TRAINS_PER_READER, sizeof(struct train), &t->worker.park);
+	if (err) {
+		free(t);
+		return err;
+	}
+	*out = t;
+	return 0;
 }
 
-/* Reads into the train, sleeping until there is something. Packets, or -errno. */
-static int fill(struct tun_rx_thread *self, struct train *train, bool more)
+int tun_rx_thread_start(struct tun_rx_thread *t)
 {
-	struct tun_queue *queue = self->queue;
+	char name[16];
+
+	snprintf(name, sizeof(name), "tun-rx%u", t->config.number);
+	return worker_start(&t->worker, name, run, t);
+}
+
+void tun_rx_thread_stop(struct tun_rx_thread *t)
+{
+	if (!t)
+		return;
+	t->config.queue->ops->stop(t->config.queue);
+	worker_wake(&t->worker);
+}
+
+void tun_rx_thread_join(struct tun_rx_thread *t)
+{
+	if (t)
+		worker_join(&t->worker);
+}
+
+void tun_rx_thread_free(struct tun_rx_thread *t)
+{
+	if (!t)
+		return;
+	pool_done(&t->trains);
+	free(t);
+}
+
+unsigned tun_rx_thread_buffers_in_use(const struct tun_rx_thread *t)
+{
+	return pool_in_use(&t->trains);
+}
+
+static void *run(void *arg)
+{
+	struct tun_rx_thread *t = arg;
+	bool more = false;
+	struct train *train;
+	int nr = 0;
+
+	/* Online only while it works inline: see state_thread_try_run_inline(). */
+	rcu_register_thread();
+	rcu_thread_offline();
+	park_count_wakes(&t->counters.wakes_given);
+	while (!worker_stopping(&t->worker) && (train = next_train(t))) {
+		nr = fill(t, train, more);
+		if (nr < 0) {
+			pool_put(train);
+			break;
+		}
+		/* A train that filled up: there is probably more to read. */
+		more = train->nr == TRAIN_PACKETS_MAX || train->used > TRAIN_BYTES - TRAIN_READ_ROOM;
+		submit(t, train, more);
+	}
+	if (nr < 0 && nr != -ECANCELED)
+		t->config.failed(t->config.arg, nr);
+	rcu_unregister_thread();
+	return NULL;
+}
+
+/* An empty train. Backpressure: waits while all are in flight. NULL when stopping. */
+static struct train *next_train(struct tun_rx_thread *t)
+{
+	struct train *train = pool_get(&t->trains);
+
+	if (!train) {
+		counter_add(&t->counters.stalls, 1);
+		train = pool_wait(&t->trains, t->worker.stopping);
+	}
+	if (train)
+		train_reset(train);
+	return train;
+}
+
+/* Reads into the train, sleeping until there is something. Packets, or -errno; -ECANCELED when stopping. */
+static int fill(struct tun_rx_thread *t, struct train *train, bool more)
+{
+	struct tun_queue *queue = t->config.queue;
 	int nr = 0;
 
 	if (more || park_give_way())
 		nr = queue->ops->recv_many(queue, train);
 	while (!nr) {
-		counter_add(&self->counters.polls, 1);
+		counter_add(&t->counters.polls, 1);
 		nr = queue->ops->recv_wait(queue);
 		if (!nr)
 			nr = queue->ops->recv_many(queue, train);
@@ -25,50 +139,50 @@ static int fill(struct tun_rx_thread *self, struct train *train, bool more)
 	return nr;
 }
 
-void *tun_rx_thread_run(void *arg)
+static void submit(struct tun_rx_thread *t, struct train *train, bool more)
 {
-	struct tun_rx_thread *self = arg;
-	struct pipeline *p = self->pipeline;
-	bool more = false; /* the last train filled up: there is probably more to read */
+	struct state_thread *state = t->config.state;
+	const bool small = train->used < train->nr * HAND_OVER_SMALL_BYTES;
+
+	counter_add(&t->counters.trains, 1);
+	histogram_add(&t->counters.train_packets, train->nr);
+	state_thread_submit_train(state, train); /* from here on the state holder's */
+
+	const struct hand_over_output decision = hand_over(&(struct hand_over_input){
+		.consumer = HAND_OVER_TO_STATE,
+		.cpus = park_cpus(),
+		.queue_len = state_thread_trains_waiting(state),
+		.more_to_read = more,
+		.small_packets = small,
+		.spares = t->hand_over_spares,
+	});
+	t->hand_over_spares = decision.spares;
+	if (decision.how == HAND_OVER_INLINE)
+		state_thread_try_run_inline(state, &t->worker.park);
+	else
+		state_thread_wake(state);
+}
+
+int tun_rx_thread_register(const struct tun_rx_thread *t, struct stats *s)
+{
+	const struct tun_queue *queue = t->config.queue;
+	char group[STATS_GROUP_BYTES];
 	int err = 0;
 
-	rcu_register_thread();
-	rcu_thread_offline();
-	park_count_wakes(&self->counters.wakes_given);
-	while (!pipeline_stopping(p) && !err) {
-		struct train *train = pool_get(&self->trains);
-		if (!train) {
-			/* Backpressure: while all trains are in flight the kernel's queue holds, and drops,
-			 * what comes. */
-			counter_add(&self->counters.stalls, 1);
-			train = pool_wait(&self->trains, &p->stopping);
-			if (!train)
-				break;
-		}
-		train_reset(train);
-
-		const int nr = fill(self, train, more);
-		if (nr < 0) {
-			err = nr;
-			pool_put(train);
-			break;
-		}
-		more = train_full(train);
-		counter_add(&self->counters.trains, 1);
-		histogram_add(&self->counters.train_packets, train->nr);
-		const bool small = train->used < train->nr * SMALL_PACKET_BYTES;
-		/* The ring has a slot for every train of every reader. */
-		const bool pushed = mpsc_push(self->to_state, train);
-		assert(pushed);
-		(void)pushed;
-		if (!park_few_cpus() ||
-			hand_over(&self->hand_over, more, small, channel_len(&p->egress_ring)))
-			park_wake(&p->state.park);
-		else
-			state_thread_run_inline(&p->state, &self->park);
-	}
-	if (err && err != -ECANCELED && !atomic_exchange(&p->tun_failed, true) && p->config.tun_failed)
-		p->config.tun_failed(p->config.arg, err);
-	rcu_unregister_thread();
-	return NULL;
+	snprintf(group, sizeof(group), "tun-rx%u", t->config.number);
+	COUNT(group, &t->counters, trains);
+	COUNT(group, &t->counters, stalls);
+	COUNT(group, &t->counters, polls);
+	COUNT(group, &t->counters, wakes_given);
+	COUNT_HISTOGRAM(group, &t->counters, train_packets);
+	GAUGE(group, "trains_in_flight", counters_read_pool_in_use, &t->trains);
+	GAUGE(group, "trains_capacity", counters_read_pool_count, &t->trains);
+	GAUGE(group, "cpu_ns", worker_cpu_ns, &t->worker);
+	COUNT(group, queue, reads);
+	COUNT(group, queue, read_packets);
+	COUNT(group, queue, read_bytes);
+	COUNT(group, queue, read_malformed);
+	if (!err)
+		err = stats_add(s, "drops", "egress_not_a_packet", &queue->read_malformed);
+	return counters_add_park(s, group, &t->worker.park, err);
 }

@@ -1,40 +1,174 @@
-/* Thread tun-tx: a view of received datagrams -> open, check, coalesce -> TUN queue. */
-#include "core/threads/threads.h"
+#include "core/threads/tun_tx_thread.h"
 
-void *tun_tx_thread_run(void *arg)
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/base/clock.h"
+#include "core/protocol/ingress.h"
+#include "core/threads/counters.h"
+#include "core/threads/worker.h"
+
+/*
+ * Who may touch what:
+ *
+ *	worker           the thread; its park any, to wake it
+ *	baton            any, by its own functions
+ *	views_tx         udp-rx: it alone pushes
+ *	counters         the baton's holder, except wakes_given: the thread, and inline_drains: udp-rx
+ *	everything else  the baton's holder
+ */
+struct tun_tx_thread {
+	CACHE_ALIGNED struct worker worker;
+	struct baton baton;
+	unsigned number;
+	struct channel views_ring;
+	struct spsc_tx views_tx;
+
+	struct spsc_rx views;
+	struct aead *aead;
+	struct ingress ingress;
+	struct drops drops;
+	struct tun_tx_counters {
+		counter_t inline_drains;
+		counter_t wakes_given;       /* by this thread; those of inline drains are udp-rx's */
+		struct histogram queue_seen; /* views that waited when a drain began */
+	} counters;
+};
+
+static void *run(void *arg);
+static uint64_t drain(void *arg);
+
+int tun_tx_thread_new(struct tun_tx_thread **out, const struct tun_tx_thread_config *config)
 {
-	struct tun_tx_thread *self = arg;
+	struct tun_tx_thread *t = aligned_alloc(CACHE_LINE, sizeof(*t));
+	int err = 0;
 
-	rcu_register_thread();
-	park_count_wakes(&self->counters.wakes_given);
-	for (;;) {
-		/* Before the look at stopping, whose wake must not be missed. */
-		const uint32_t ticket = park_ticket(&self->park);
-
-		if (pipeline_stopping(self->pipeline))
-			break;
-		if (baton_claim(&self->baton)) {
-			tun_tx_thread_drain(self);
-			baton_pass(&self->baton);
-		}
-		rcu_thread_offline();
-		park_wait(&self->park, ticket, PARK_FOREVER);
-		rcu_thread_online();
+	if (!t)
+		return -ENOMEM;
+	memset(t, 0, sizeof(*t));
+	worker_init(&t->worker, config->stopping);
+	baton_init(&t->baton, &t->worker.park);
+	t->number = config->number;
+	t->aead = config->aead->new (&err);
+	/* Who pushes decides whether to wake: hand_over.h. */
+	if (!err)
+		err = spsc_init(&t->views_ring, CHANNEL_SLOTS, NULL, &t->views_tx, &t->views);
+	if (!err)
+		err = ingress_init(&t->ingress, state_thread_device(config->state), &t->drops, t->aead,
+			config->queue, state_thread_notes(config->state));
+	if (err) {
+		tun_tx_thread_free(t);
+		return err;
 	}
-	rcu_unregister_thread();
+	*out = t;
+	return 0;
+}
+
+int tun_tx_thread_start(struct tun_tx_thread *t)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "tun-tx%u", t->number);
+	return worker_start(&t->worker, name, run, t);
+}
+
+void tun_tx_thread_stop(struct tun_tx_thread *t)
+{
+	if (t)
+		worker_wake(&t->worker);
+}
+
+void tun_tx_thread_join(struct tun_tx_thread *t)
+{
+	if (t)
+		worker_join(&t->worker);
+}
+
+void tun_tx_thread_free(struct tun_tx_thread *t)
+{
+	if (!t)
+		return;
+	ingress_done(&t->ingress);
+	aead_free(t->aead);
+	channel_done(&t->views_ring);
+	free(t);
+}
+
+struct spsc_tx tun_tx_thread_views(const struct tun_tx_thread *t)
+{
+	return t->views_tx;
+}
+
+unsigned tun_tx_thread_waiting(const struct tun_tx_thread *t)
+{
+	return channel_len(&t->views_ring);
+}
+
+void tun_tx_thread_wake(struct tun_tx_thread *t)
+{
+	park_wake(&t->worker.park);
+}
+
+bool tun_tx_thread_try_run_inline(struct tun_tx_thread *t)
+{
+	if (!baton_try(&t->baton))
+		return false;
+	drain(t);
+	baton_pass(&t->baton);
+	counter_add(&t->counters.inline_drains, 1);
+	return true;
+}
+
+static void *run(void *arg)
+{
+	struct tun_tx_thread *t = arg;
+
+	park_count_wakes(&t->counters.wakes_given);
+	worker_consume(&t->worker, &t->baton, true, drain, t);
 	return NULL;
 }
 
-void tun_tx_thread_drain(struct tun_tx_thread *self)
+/* The baton's holder: until the channel is empty. */
+static uint64_t drain(void *arg)
 {
-	const unsigned waiting = channel_len(self->views.ch);
+	struct tun_tx_thread *t = arg;
+	const unsigned waiting = channel_len(t->views.ch);
 	struct ingress_view *view;
 
+	assert(baton_held_by_me(&t->baton));
 	if (waiting)
-		histogram_add(&self->counters.queue_seen, waiting);
-	while (!pipeline_stopping(self->pipeline) && (view = spsc_pop(self->views))) {
-		ingress_open(&self->ingress, view, clock_boottime_ns());
+		histogram_add(&t->counters.queue_seen, waiting);
+	while (!worker_stopping(&t->worker) && (view = spsc_pop(t->views))) {
+		ingress_open(&t->ingress, view, clock_boottime_ns());
 		ingress_view_put(view);
 		rcu_quiescent_state();
 	}
+	return PARK_FOREVER;
+}
+
+int tun_tx_thread_register(const struct tun_tx_thread *t, struct stats *s)
+{
+	char group[STATS_GROUP_BYTES];
+	int err = 0;
+
+	snprintf(group, sizeof(group), "tun-tx%u", t->number);
+	COUNT(group, &t->ingress.counters, views);
+	COUNT(group, &t->ingress.counters, segments);
+	COUNT(group, &t->ingress.counters, bytes);
+	COUNT(group, &t->ingress.counters, packets);
+	COUNT(group, &t->ingress.counters, frames);
+	COUNT(group, &t->ingress.counters, keepalives);
+	COUNT(group, t->ingress.queue, writes);
+	COUNT(group, t->ingress.queue, written_bytes);
+	COUNT(group, t->ingress.queue, write_errors);
+	COUNT(group, &t->counters, inline_drains);
+	COUNT(group, &t->counters, wakes_given);
+	COUNT_HISTOGRAM(group, &t->ingress.counters, view_segments);
+	COUNT_HISTOGRAM(group, &t->ingress.counters, frame_packets);
+	COUNT_HISTOGRAM(group, &t->counters, queue_seen);
+	GAUGE(group, "cpu_ns", worker_cpu_ns, &t->worker);
+	err = counters_add_channel(s, group, &t->views_ring, err);
+	err = counters_add_park(s, group, &t->worker.park, err);
+	return counters_add_drops(s, &t->drops, err);
 }

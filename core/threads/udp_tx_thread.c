@@ -1,85 +1,193 @@
-/* Thread udp-tx: sealed batches -> sendmmsg with UDP_SEGMENT. Touches no RCU-protected data. */
+#include "core/threads/udp_tx_thread.h"
+
+#include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 
-#include "core/threads/threads.h"
+#include "core/threads/counters.h"
+#include "core/threads/hand_over.h"
+#include "core/threads/worker.h"
+#include "udp/send.h"
 
-_Static_assert(UDP_BATCHES_PER_CALL <= UDP_TX_BATCHES_MAX, "what udp_tx_send() takes at once");
+_Static_assert(UDP_TX_THREAD_BATCHES_PER_CALL <= UDP_TX_BATCHES_MAX, "what udp_tx_send() takes at once");
 
-static bool drain(struct udp_tx_thread *self);
-static void send_from(int cpu, struct udp_tx_thread *self, struct udp_batch **batch, unsigned nr);
+#define NO_CPU (-1)
 
-void *udp_tx_thread_run(void *arg)
+/*
+ * Who may touch what:
+ *
+ *	worker           the thread; its park any, to wake it
+ *	baton            any, by its own functions
+ *	batches_tx       the state holder: it alone pushes
+ *	counters         the baton's holder, except wakes_given: the thread
+ *	everything else  the baton's holder
+ *
+ * It reads nothing that RCU protects.
+ */
+struct udp_tx_thread {
+	CACHE_ALIGNED struct worker worker;
+	struct baton baton;
+	struct channel batches_ring;
+	struct spsc_tx batches_tx;
+
+	struct spsc_rx batches;
+	struct udp_tx *tx;
+	struct socket_share share;
+	int last_cpu;          /* that the last datagram left from; NO_CPU: none has */
+	bool last_sent_inline; /* ... by the state holder */
+	struct udp_tx_thread_counters {
+		counter_t inline_sends; /* calls by the state holder */
+		counter_t wakes_given;
+		struct histogram queue_seen; /* batches found at once */
+	} counters;
+};
+
+static void *run(void *arg);
+static uint64_t turn(void *arg);
+static void send_from(int cpu, struct udp_tx_thread *t, struct udp_batch **batches, unsigned nr);
+
+int udp_tx_thread_new(
+	struct udp_tx_thread **out, const struct socket_slot *sockets, const _Atomic bool *stopping)
 {
-	struct udp_tx_thread *self = arg;
+	struct udp_tx_thread *t = aligned_alloc(CACHE_LINE, sizeof(*t));
 
-	bool holds = false;
-
-	park_count_wakes(&self->counters.wakes_given);
-	for (;;) {
-		/* Before the look at stopping, whose wake must not be missed. */
-		const uint32_t ticket = park_ticket(&self->park);
-
-		if (pipeline_stopping(self->pipeline))
-			break;
-		holds = holds || baton_claim(&self->baton);
-		if (holds) {
-			if (drain(self))
-				continue;
-			baton_pass(&self->baton);
-			holds = false;
-		}
-		park_wait(&self->park, ticket, PARK_FOREVER);
+	if (!t)
+		return -ENOMEM;
+	memset(t, 0, sizeof(*t));
+	worker_init(&t->worker, stopping);
+	baton_init(&t->baton, &t->worker.park);
+	socket_share_init(&t->share, sockets);
+	t->last_cpu = NO_CPU;
+	int err = udp_tx_new(&t->tx, NULL, stopping);
+	if (!err)
+		err = spsc_init(
+			&t->batches_ring, UDP_TX_THREAD_SLOTS, &t->worker.park, &t->batches_tx, &t->batches);
+	if (err) {
+		udp_tx_thread_free(t);
+		return err;
 	}
+	*out = t;
+	return 0;
+}
+
+int udp_tx_thread_start(struct udp_tx_thread *t)
+{
+	return worker_start(&t->worker, "udp-tx", run, t);
+}
+
+void udp_tx_thread_stop(struct udp_tx_thread *t)
+{
+	if (t)
+		worker_wake(&t->worker);
+}
+
+void udp_tx_thread_join(struct udp_tx_thread *t)
+{
+	if (t)
+		worker_join(&t->worker);
+}
+
+void udp_tx_thread_free(struct udp_tx_thread *t)
+{
+	if (!t)
+		return;
+	socket_share_done(&t->share);
+	udp_tx_free(t->tx);
+	channel_done(&t->batches_ring);
+	free(t);
+}
+
+void udp_tx_thread_wake(struct udp_tx_thread *t)
+{
+	park_wake(&t->worker.park);
+}
+
+bool udp_tx_thread_has_adopted(const struct udp_tx_thread *t)
+{
+	return socket_share_adopted(&t->share);
+}
+
+void udp_tx_thread_submit(struct udp_tx_thread *t, struct udp_batch *batch)
+{
+	/* There is a slot for every batch. */
+	const bool pushed = spsc_push(t->batches_tx, batch);
+
+	assert(pushed);
+	(void)pushed;
+}
+
+bool udp_tx_thread_begin_inline(struct udp_tx_thread *t)
+{
+	/* Asked first: on many CPUs the baton, which belongs to another CPU's cache, is never touched. */
+	if (park_cpus() > PARK_FEW_CPUS || !baton_try(&t->baton))
+		return false;
+
+	const struct hand_over_output decision = hand_over(&(struct hand_over_input){
+		.consumer = HAND_OVER_TO_UDP_TX,
+		.cpus = park_cpus(),
+		.queue_len = channel_len(t->batches.ch),
+		.on_last_cpu = sched_getcpu() == t->last_cpu,
+	});
+	if (decision.how == HAND_OVER_WAKE) {
+		baton_pass(&t->baton);
+		return false;
+	}
+	socket_share_update(&t->share);
+	return true;
+}
+
+unsigned udp_tx_thread_send_inline(struct udp_tx_thread *t, struct udp_batch **batches, unsigned nr)
+{
+	assert(baton_held_by_me(&t->baton));
+	if (sched_getcpu() != t->last_cpu)
+		return 0;
+	t->last_sent_inline = true;
+	counter_add(&t->counters.inline_sends, 1);
+	return udp_tx_try(t->tx, t->share.sockets, batches, nr);
+}
+
+void udp_tx_thread_end_inline(struct udp_tx_thread *t)
+{
+	baton_pass(&t->baton);
+}
+
+static void *run(void *arg)
+{
+	struct udp_tx_thread *t = arg;
+
+	park_count_wakes(&t->counters.wakes_given);
+	worker_consume(&t->worker, &t->baton, false, turn, t);
 	return NULL;
 }
 
-bool udp_tx_borrow(struct udp_tx_thread *self)
+/* One call's worth of batches. */
+static uint64_t turn(void *arg)
 {
-	if (!baton_try(&self->baton))
-		return false;
-	/* Sealed before, and its thread is on the way; or sent from elsewhere. */
-	if (channel_len(self->batches.ch) || sched_getcpu() != self->last_cpu) {
-		baton_pass(&self->baton);
-		return false;
-	}
-	socket_share_update(&self->share, self->pipeline);
-	return true;
-}
-
-unsigned udp_tx_in_passing(struct udp_tx_thread *self, struct udp_batch **batches, unsigned nr)
-{
-	if (sched_getcpu() != self->last_cpu)
-		return 0;
-	self->sent_in_passing = true;
-	counter_add(&self->counters.inline_sends, 1);
-	return udp_tx_try(self->tx, self->share.sockets, batches, nr);
-}
-
-/* One call's worth of batches. false: there is none. */
-static bool drain(struct udp_tx_thread *self)
-{
-	struct udp_batch *batch[UDP_BATCHES_PER_CALL];
+	struct udp_tx_thread *t = arg;
+	struct udp_batch *batches[UDP_TX_THREAD_BATCHES_PER_CALL];
 	unsigned nr = 0;
 
-	socket_share_update(&self->share, self->pipeline);
-	while (nr < UDP_BATCHES_PER_CALL && (batch[nr] = spsc_pop(self->batches)))
+	assert(baton_held_by_me(&t->baton));
+	socket_share_update(&t->share);
+	while (nr < ARRAY_LEN(batches) && (batches[nr] = spsc_pop(t->batches)))
 		nr++;
 	if (!nr)
-		return false;
-	histogram_add(&self->counters.queue_seen, nr);
-	if (self->sent_in_passing && sched_getcpu() != self->last_cpu)
-		send_from(self->last_cpu, self, batch, nr);
+		return PARK_FOREVER;
+	histogram_add(&t->counters.queue_seen, nr);
+	if (t->last_sent_inline && sched_getcpu() != t->last_cpu)
+		send_from(t->last_cpu, t, batches, nr);
 	else
-		udp_tx_send(self->tx, self->share.sockets, batch, nr);
-	self->last_cpu = sched_getcpu();
-	self->sent_in_passing = false;
+		udp_tx_send(t->tx, t->share.sockets, batches, nr);
+	t->last_cpu = sched_getcpu();
+	t->last_sent_inline = false;
+	/* Backwards: the first one is taken again first, and is the one still in cache. */
 	for (unsigned i = nr; i--;)
-		pool_put(batch[i]);
-	return true;
+		pool_put(batches[i]);
+	return 0;
 }
 
-/* Behind what left from that CPU in passing and may still lie in its queues. Seldom needed. */
-static void send_from(int cpu, struct udp_tx_thread *self, struct udp_batch **batch, unsigned nr)
+/* Goes to that CPU for one call, behind what left from there inline and may still lie in its queues. Seldom needed. */
+static void send_from(int cpu, struct udp_tx_thread *t, struct udp_batch **batches, unsigned nr)
 {
 	cpu_set_t before, there;
 	const bool known = !sched_getaffinity(0, sizeof(before), &before);
@@ -89,7 +197,44 @@ static void send_from(int cpu, struct udp_tx_thread *self, struct udp_batch **ba
 	if (known)
 		IGNORE_RESULT(
 			"a CPU that is gone has no queues", sched_setaffinity(0, sizeof(there), &there));
-	udp_tx_send(self->tx, self->share.sockets, batch, nr);
+	udp_tx_send(t->tx, t->share.sockets, batches, nr);
 	if (known)
 		IGNORE_RESULT("it was allowed before", sched_setaffinity(0, sizeof(before), &before));
+}
+
+int udp_tx_thread_register(const struct udp_tx_thread *t, struct stats *s)
+{
+	const struct udp_tx_counters *tx = udp_tx_counters(t->tx);
+	int err = 0;
+
+	COUNT("udp-tx", tx, calls);
+	COUNT("udp-tx", tx, batches);
+	COUNT("udp-tx", tx, messages);
+	COUNT("udp-tx", tx, datagrams);
+	COUNT("udp-tx", tx, bytes);
+	COUNT("udp-tx", tx, gso_fallbacks);
+	COUNT("udp-tx", tx, pin_dropped);
+	COUNT("udp-tx", tx, waits);
+	COUNT("udp-tx", tx, drop_unreachable);
+	COUNT("udp-tx", tx, drop_too_long);
+	COUNT("udp-tx", tx, drop_no_buffer);
+	COUNT("udp-tx", tx, drop_no_socket);
+	COUNT("udp-tx", tx, drop_error);
+	COUNT_HISTOGRAM("udp-tx", tx, gso_segments);
+	COUNT_HISTOGRAM("udp-tx", &t->counters, queue_seen);
+	COUNT("udp-tx", &t->counters, inline_sends);
+	COUNT("udp-tx", &t->counters, wakes_given);
+	GAUGE("udp-tx", "cpu_ns", worker_cpu_ns, &t->worker);
+	if (!err)
+		err = stats_add(s, "drops", "send_unreachable", &tx->drop_unreachable);
+	if (!err)
+		err = stats_add(s, "drops", "send_too_long", &tx->drop_too_long);
+	if (!err)
+		err = stats_add(s, "drops", "send_no_buffer", &tx->drop_no_buffer);
+	if (!err)
+		err = stats_add(s, "drops", "send_no_socket", &tx->drop_no_socket);
+	if (!err)
+		err = stats_add(s, "drops", "send_error", &tx->drop_error);
+	err = counters_add_channel(s, "udp-tx", &t->batches_ring, err);
+	return counters_add_park(s, "udp-tx", &t->worker.park, err);
 }

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "core/base/log.h"
-#include "core/threads/threads.h"
+#include "core/threads/pipeline.h"
 #include "crypto/secret.h"
 #include "tests/stress/stress.h"
 #include "tun/checksum.h"
@@ -653,13 +653,7 @@ static void settle(void)
 /* Buffers in use beyond the one that each reader holds while it sleeps. */
 static unsigned buffers_missing(const struct node *node)
 {
-	const struct pipeline *p = node->pipeline;
-	unsigned n = pool_in_use(&p->state.batches) + pool_in_use(&p->udp_rx.views) +
-		     pool_in_use(&p->udp_rx.handshakes) + pool_in_use(&p->udp_rx.batches) - 1;
-
-	for (unsigned q = 0; q < QUEUES; q++)
-		n += pool_in_use(&p->tun_rx[q].trains) - 1;
-	return n;
+	return pipeline_buffers_in_use(node->pipeline) - (QUEUES + 1);
 }
 
 static void await_buffers(const struct node *node)

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/threads/threads.h"
+#include "core/base/clock.h"
 
 #define SUSPENDED_S 1000000
 
