@@ -72,7 +72,8 @@ static IMB_MGR *aead_new(void)
 	return m;
 }
 
-static void aead_run(IMB_MGR *m, bool seal, uint64_t counter, uint8_t *dst, const uint8_t *src, size_t len, uint8_t *tag)
+static void aead_run(
+	IMB_MGR *m, bool seal, uint64_t counter, uint8_t *dst, const uint8_t *src, size_t len, uint8_t *tag)
 {
 	static const uint8_t key[32] = {7};
 	uint8_t nonce[12] = {0};
@@ -110,7 +111,10 @@ static void send_run(const struct iovec *iov, unsigned nr_iov, unsigned segment_
 		char buf[CMSG_SPACE(sizeof(uint16_t))];
 		struct cmsghdr align;
 	} control;
-	struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = nr_iov, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)};
+	struct msghdr msg = {.msg_iov = (struct iovec *)iov,
+		.msg_iovlen = nr_iov,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf)};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 	uint16_t segment = (uint16_t)segment_bytes;
 
@@ -141,13 +145,15 @@ static void *egress(void *unused)
 			uint8_t *out = sealed;
 
 			for (; nr < SEGMENTS_MAX && offset < (size_t)total; nr++) {
-				size_t left = (size_t)total - offset, len = left < chunk_bytes ? left : chunk_bytes;
+				size_t left = (size_t)total - offset,
+				       len = left < chunk_bytes ? left : chunk_bytes;
 
 				headers[nr] = (struct header){(uint32_t)total, (uint32_t)offset, counter++};
 				if (with_aead) {
 					memcpy(out, &headers[nr], HEADER_BYTES);
 #ifdef RELAY_AEAD
-					aead_run(mgr, true, headers[nr].counter, out + HEADER_BYTES, train + offset, len, out + HEADER_BYTES + len);
+					aead_run(mgr, true, headers[nr].counter, out + HEADER_BYTES,
+						train + offset, len, out + HEADER_BYTES + len);
 #endif
 					out += HEADER_BYTES + len + TAG_BYTES;
 				} else {
@@ -157,7 +163,8 @@ static void *egress(void *unused)
 				offset += len;
 			}
 			if (with_aead)
-				send_run(&(struct iovec){sealed, (size_t)(out - sealed)}, 1, HEADER_BYTES + chunk_bytes + TAG_BYTES);
+				send_run(&(struct iovec){sealed, (size_t)(out - sealed)}, 1,
+					HEADER_BYTES + chunk_bytes + TAG_BYTES);
 			else
 				send_run(iov, 2 * nr, HEADER_BYTES + chunk_bytes);
 		}
@@ -263,7 +270,10 @@ static void *ingress(void *unused)
 		keep_pieces(&assembly);
 		for (unsigned i = 0; i < MESSAGES; i++) {
 			iov[i] = (struct iovec){data[i], MESSAGE_BYTES};
-			msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = &control[i], .msg_controllen = sizeof(control[i])};
+			msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i],
+				.msg_iovlen = 1,
+				.msg_control = &control[i],
+				.msg_controllen = sizeof(control[i])};
 		}
 		nr = recvmmsg(udp_fd, msgs, MESSAGES, MSG_WAITFORONE, NULL);
 		if (nr < 0) {
@@ -282,7 +292,8 @@ static void *ingress(void *unused)
 			for (size_t at = 0; at < msgs[i].msg_len; at += (size_t)segment) {
 				size_t left = msgs[i].msg_len - at;
 
-				add_datagram(&assembly, data[i] + at, left < (size_t)segment ? left : (size_t)segment, mgr);
+				add_datagram(&assembly, data[i] + at,
+					left < (size_t)segment ? left : (size_t)segment, mgr);
 			}
 		}
 	}
@@ -301,7 +312,8 @@ static void open_tun(const char *name)
 	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", name);
 	if (ioctl(tun_fd, TUNSETIFF, &r))
 		fail("TUNSETIFF");
-	if (ioctl(tun_fd, TUNSETOFFLOAD, offload | TUN_F_USO4 | TUN_F_USO6) && ioctl(tun_fd, TUNSETOFFLOAD, offload))
+	if (ioctl(tun_fd, TUNSETOFFLOAD, offload | TUN_F_USO4 | TUN_F_USO6) &&
+		ioctl(tun_fd, TUNSETOFFLOAD, offload))
 		fail("TUNSETOFFLOAD");
 	s = socket(AF_INET, SOCK_DGRAM, 0);
 	r.ifr_qlen = 1000;
@@ -319,7 +331,8 @@ static void open_udp(const char *port, const char *peer, const char *peer_port)
 	if (inet_pton(AF_INET, peer, &to.sin_addr) != 1)
 		fail("address");
 	udp_fd = socket(AF_INET, SOCK_DGRAM, 0);
-	if (udp_fd < 0 || bind(udp_fd, (struct sockaddr *)&local, sizeof(local)) || connect(udp_fd, (struct sockaddr *)&to, sizeof(to)))
+	if (udp_fd < 0 || bind(udp_fd, (struct sockaddr *)&local, sizeof(local)) ||
+		connect(udp_fd, (struct sockaddr *)&to, sizeof(to)))
 		fail("socket");
 	if (setsockopt(udp_fd, SOL_UDP, UDP_GRO, &on, sizeof(on)))
 		fail("UDP_GRO");

@@ -108,7 +108,8 @@ static int udp_socket(const char *text, const char *port, bool is_server)
 
 	if (fd < 0)
 		fail("socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)))
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) &&
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)))
 		fail("SO_RCVBUF");
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)))
 		fail("SO_RCVTIMEO");
@@ -155,7 +156,9 @@ static void sink(char **argv)
 	end = now_ns() + (uint64_t)(atof(argv[4]) * 1e9);
 	while (now_ns() < end) {
 		for (unsigned i = 0; i < BATCH; i++)
-			msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = &control[i],
+			msgs[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i],
+				.msg_iovlen = 1,
+				.msg_control = &control[i],
 				.msg_controllen = sizeof(control[i])};
 
 		int nr = recvmmsg(fd, msgs, BATCH, MSG_WAITFORONE, NULL);
@@ -188,7 +191,8 @@ static void sink(char **argv)
 	}
 	double seconds = last > first ? (double)(last - first) / 1e9 : 1;
 
-	printf("{\"received\": %llu, \"pps\": %.0f, \"mbit_s\": %.2f, \"reordered\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+	printf("{\"received\": %llu, \"pps\": %.0f, \"mbit_s\": %.2f, \"reordered\": %llu, \"p50_us\": %.1f, "
+	       "\"p99_us\": %.1f}\n",
 		(unsigned long long)received, (double)received / seconds, (double)bytes * 8 / seconds / 1e6,
 		(unsigned long long)reordered, histogram_us(&h, 0.5), histogram_us(&h, 0.99));
 }
@@ -206,11 +210,13 @@ static void sender(char **argv)
 	uint64_t sent = 0, refused = 0;
 
 	if (len < sizeof(struct stamp) || len > BYTES_MAX || flows < 1 || flows > FLOWS_MAX) {
-		fprintf(stderr, "udp_load: %zu to %d bytes, 1 to %d flows\n", sizeof(struct stamp), BYTES_MAX, FLOWS_MAX);
+		fprintf(stderr, "udp_load: %zu to %d bytes, 1 to %d flows\n", sizeof(struct stamp), BYTES_MAX,
+			FLOWS_MAX);
 		exit(2);
 	}
 	if (burst < 1 || burst > BATCH || burst * len > BYTES_MAX) {
-		fprintf(stderr, "udp_load: a burst of 1 to %d packets and at most %d bytes\n", BATCH, BYTES_MAX);
+		fprintf(stderr, "udp_load: a burst of 1 to %d packets and at most %d bytes\n", BATCH,
+			BYTES_MAX);
 		exit(2);
 	}
 	for (unsigned i = 0; i < flows; i++) {
@@ -229,7 +235,9 @@ static void sender(char **argv)
 
 	while ((now = now_ns()) < start + (uint64_t)(seconds * 1e9)) {
 		/* What is due by now, in messages, at most a batch; a late sender does not catch up with more than that at once. */
-		double due = rate > 0 ? (rate * (double)(now - start) / 1e9 - (double)(sent + refused)) / burst : batch;
+		double due = rate > 0
+				     ? (rate * (double)(now - start) / 1e9 - (double)(sent + refused)) / burst
+				     : batch;
 		int want = due >= batch ? (int)batch : (int)due, done;
 
 		if (want < 1) {
@@ -251,8 +259,8 @@ static void sender(char **argv)
 		refused += (uint64_t)(want - done) * burst;
 		flow = (flow + 1) % flows;
 	}
-	printf("{\"sent\": %llu, \"refused\": %llu, \"pps\": %.0f}\n", (unsigned long long)sent, (unsigned long long)refused,
-		(double)sent / ((double)(now - start) / 1e9));
+	printf("{\"sent\": %llu, \"refused\": %llu, \"pps\": %.0f}\n", (unsigned long long)sent,
+		(unsigned long long)refused, (double)sent / ((double)(now - start) / 1e9));
 }
 
 static void pong(char **argv)
@@ -301,8 +309,9 @@ static void ping(char **argv)
 		if (interval_us)
 			usleep(interval_us);
 	}
-	printf("{\"replies\": %llu, \"lost\": %llu, \"p50_us\": %.1f, \"p90_us\": %.1f, \"p99_us\": %.1f}\n", (unsigned long long)h.total,
-		(unsigned long long)lost, histogram_us(&h, 0.5), histogram_us(&h, 0.9), histogram_us(&h, 0.99));
+	printf("{\"replies\": %llu, \"lost\": %llu, \"p50_us\": %.1f, \"p90_us\": %.1f, \"p99_us\": %.1f}\n",
+		(unsigned long long)h.total, (unsigned long long)lost, histogram_us(&h, 0.5),
+		histogram_us(&h, 0.9), histogram_us(&h, 0.99));
 }
 
 int main(int argc, char **argv)
