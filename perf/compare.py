@@ -3,7 +3,7 @@
 
 Every round builds each tunnel afresh and runs every workload, one peer after the other, so that what changes on the machine in the meantime hits all alike.
 The table gives medians over the rounds, their spread (lowest to highest), and ratios to the reference. Results go to perf/out/compare-TIME/ as
-report.md, results.json and plot.svg; the table is printed.
+report.md, results.json and plot.svg (one page, the ratios to wireguard-go first); the table is printed.
 
 peers: sluice; wireguard-go (the newest, installed with go); wireguard-go-debian; boringtun and gotatun (installed with cargo); kernel (where the module
 exists); veth (the cable itself, no tunnel); relay and relay-aead (a bare TUN-to-UDP relay without and with the cipher, perf/relay.c: the ceiling)
@@ -28,7 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "netns"))
 
 import lib
-from plot import bars
+import plot
 
 CACHE = os.path.join(ROOT, "perf", "out", "peers")
 TCP = {"tcp": (), "tcp-reverse": ("-R",), "tcp-4": ("-P", "4"), "tcp-bidir": ("--bidir",)}
@@ -480,20 +480,60 @@ def machine():
     return f"{cpu}, {os.cpu_count()} cores, Linux {os.uname().release}, {time.strftime('%Y-%m-%d')}"
 
 
+# The panels of the picture: heading, workloads, metrics, whether more is better.
+PANELS = (("TCP, Gbit/s", tuple(TCP), ("gbit_s",), True),
+          ("TCP, CPU s/GB, both ends", tuple(TCP), ("cpu_s_per_gb",), False),
+          ("UDP, packets/s delivered", tuple(UDP), ("pps",), True),
+          (f"64-byte UDP in bursts of {BURST}, packets/s delivered", tuple(OVERLOAD), ("pps",), True),
+          ("round trip, µs", LATENCY, ("p50_us", "p99_us"), False),
+          ("resident MiB, larger end", ("tcp",) + tuple(UDP), ("rss_mb",), False))
+NAMES = {"tcp": "one TCP stream", "tcp-reverse": "reverse", "tcp-4": "four streams", "tcp-bidir": "both ways", "udp-64": "64 bytes", "udp-512": "512 bytes",
+         "udp-1400": "1400 bytes", "udp-64-overload": "offered", "latency": "idle", "latency-loaded": "beside one TCP stream"}
+
+
+def label(workload, metric):
+    """A workload in the picture, where the panel's heading says the rest."""
+    name, _, load = workload.partition(" ")
+    return " ".join(x for x in (NAMES[name], load, {"p50_us": "p50", "p99_us": "p99"}.get(metric)) if x)
+
+
+def panel(heading, setting, names, metrics, more_is_better, workloads):
+    """One panel of what was measured at a setting, or None. Flat out, if it is in it, stands for all of it."""
+    rows, lead = [], None
+    for w, peers in workloads.items():
+        name = w.partition(" ")[0]
+        if name not in names or ("rss_mb" in metrics and name in UDP and not w.endswith("flat out")):
+            continue
+        for m in metrics:
+            # The relays cut a burst by the MTU and not into its datagrams, so what they deliver of it is something else.
+            values = {p: (median(v[m]), min(v[m]), max(v[m])) for p, v in peers.items() if v.get(m) and not (name in OVERLOAD and p.startswith("relay"))}
+            if values:
+                lead = len(rows) if lead is None and w.endswith("flat out") else lead
+                rows.append((label(w, m), values))
+    return plot.Panel(heading, setting, more_is_better, rows, lead or 0) if rows else None
+
+
+def draw(data):
+    """The picture: the ratios of sluice to the newest wireguard-go (or to whom there is instead) and a panel for each kind of workload and setting."""
+    peers = list(data["peers"])
+    first = "sluice" if "sluice" in peers else peers[0]
+    others = [p for p in peers if p != first]
+    second = next((p for p in ("wireguard-go", "wireguard-go-debian") if p in others), others[0] if others else None)
+    panels, leads = [], []
+    for heading, names, metrics, more_is_better in PANELS:
+        same = [panel(heading, s, names, metrics, more_is_better, w) for s, w in data["results"].items()]
+        same = [p for p in same if p]
+        panels += same
+        leads += same[:1]
+    subtitle = f"{data['machine']}; {data['rounds']} alternating rounds, {data['seconds']} s a measurement (UDP at increasing load half)"
+    return plot.page(data["title"], subtitle, panels, peers, first, second, leads)
+
+
 def write(out, data):
-    with open(os.path.join(out, "results.json"), "w") as f:
-        json.dump(data, f, indent=1)
     text = report(data)
-    with open(os.path.join(out, "report.md"), "w") as f:
-        f.write(text)
-    groups = []
-    for setting, workloads in data["results"].items():
-        for w, peers in workloads.items():
-            metric = next(m for m in UNITS if any(m in v for v in peers.values()))
-            groups.append((f"{w} · {setting}", UNITS[metric],
-                           [(p, median(v[metric]), min(v[metric]), max(v[metric])) for p, v in peers.items() if v.get(metric)]))
-    with open(os.path.join(out, "plot.svg"), "w") as f:
-        f.write(bars(data["title"], data["machine"], groups))
+    for name, content in (("results.json", json.dumps(data, indent=1)), ("report.md", text), ("plot.svg", draw(data))):
+        with open(os.path.join(out, name), "w") as f:
+            f.write(content)
     return text
 
 
