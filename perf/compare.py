@@ -30,7 +30,9 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "netns"))
 import lib
 import plot
 
-CACHE = os.path.join(ROOT, "perf", "out", "peers")
+OUT = os.path.join(ROOT, "perf", "out")
+CACHE = os.path.join(OUT, "peers")
+LOAD = os.path.join(CACHE, "udp_load")
 TCP = {"tcp": (), "tcp-reverse": ("-R",), "tcp-4": ("-P", "4"), "tcp-bidir": ("--bidir",)}
 UDP = {"udp-64": 64, "udp-512": 512, "udp-1400": 1372}  # payload; 1372 is an IP packet of 1400, which an MTU of 1420 does not fragment
 OVERLOAD = {"udp-64-overload": 64}
@@ -45,8 +47,80 @@ UNITS = {"gbit_s": "Gbit/s", "pps": "packets/s delivered", "offered_pps": "packe
          "retransmits": "retransmits", "reordered": "reordered", "switches_per_gb": "context switches/GB", "rss_mb": "resident MiB, larger end"}
 
 
+# What the commands of perf/ share. ---------------------------------------------------------------------------------------------------
+
+
 def say(text, end="\n"):
     print(text, end=end, flush=True)
+
+
+def shown(path):
+    """A path as a user would type it here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def positive(kind):
+    """A type of argparse: a number of that kind and more than 0; an int where it is whole."""
+    def convert(text):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError("must be more than 0")
+        return int(value) if value == int(value) else value
+
+    return convert
+
+
+def compile_c(source, out, options=(), libraries=()):
+    """Compiles one file of perf/. Returns why that failed, or None."""
+    os.makedirs(CACHE, exist_ok=True)
+    p = subprocess.run(["cc", "-O3", "-march=native", "-D_GNU_SOURCE", *options, "-o", out, os.path.join(ROOT, "perf", source), *libraries],
+                       capture_output=True, text=True)
+    return p.stderr.strip() if p.returncode else None
+
+
+def compile_load():
+    """Compiles what sends and receives UDP. Returns why that failed, or None."""
+    return compile_c("udp_load.c", LOAD)
+
+
+def start_load(node, *args):
+    """udp_load as a sink or pong, ready to receive. The caller ends it."""
+    p = node.popen(LOAD, *args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if p.stdout.readline() != "ready\n":
+        end_load(p)
+        raise lib.Failure("udp_load did not start")
+    return p
+
+
+def end_load(p):
+    p.kill()
+    p.wait()
+
+
+def offer_udp(n1, n2, address, size, rate, seconds, burst=1):
+    """Sends packets of a size over four flows at a rate (0: flat out) from n1 to an address of n2. Returns (what was sent, what was received); its pps
+    is over the sender's time or the receiver's, whichever is longer: a backlog that drains afterwards is not throughput."""
+    sink = start_load(n2, "sink", address, 7000, seconds + 3, *(["gro"] if burst > 1 else []))
+    try:
+        sent = json.loads(n1.out(LOAD, "send", address, 7000, size, rate, seconds, 4, *([burst] if burst > 1 else []), timeout=seconds + 20))
+        got = json.loads(sink.communicate(timeout=seconds + 20)[0])
+    finally:
+        end_load(sink)
+    return sent, {**got, "pps": min(got["received"] / seconds, got["pps"])}
+
+
+def received(end):
+    """The sums of what arrived, one a direction, in the end section of an iperf3 report."""
+    return [end[k] for k in ("sum_received", "sum_received_bidir_reverse") if k in end]
+
+
+def iperf_result(ends):
+    """Throughput and bytes of iperf3 clients that ran at the same time, of the end sections of their reports."""
+    sums = [x for end in ends for x in received(end)]
+    total = sum(x["bytes"] for x in sums)
+    lib.check(total > 0, "nothing arrived")
+    return {"gbit_s": sum(x["bits_per_second"] for x in sums) / 1e9, "bytes": total}
 
 
 # Peers: how each is had and put up. --------------------------------------------------------------------------------------------
@@ -166,13 +240,6 @@ class Relay(Peer):
         t.addresses()
 
 
-def compile_c(source, out, options=(), libraries=()):
-    os.makedirs(CACHE, exist_ok=True)
-    p = subprocess.run(["cc", "-O3", "-march=native", "-D_GNU_SOURCE", *options, "-o", out, os.path.join(ROOT, "perf", source), *libraries],
-                       capture_output=True, text=True)
-    return p.stderr.strip() if p.returncode else None
-
-
 def install(argv, product, env=None):
     """An installer for Userspace: runs argv once, keeps the product in the cache, returns a reason when that fails."""
 
@@ -249,28 +316,19 @@ def rss_mb(t):
 class Runner:
     def __init__(self, options):
         self.options = options
-        self.load = os.path.join(CACHE, "udp_load")
 
     def tcp(self, t, workload):
         with lib.IperfServer(t.n2):
             meter = Meter(t)
             end = lib.iperf(t.n1, t.right, self.options.seconds, *TCP[workload])
             cpu, switches, busy = meter.stop()
-        received = [end["sum_received"]] + ([end["sum_received_bidir_reverse"]] if "sum_received_bidir_reverse" in end else [])
+        got = iperf_result([end])
         sent = [end["sum_sent"]] + ([end["sum_sent_bidir_reverse"]] if "sum_sent_bidir_reverse" in end else [])
-        gb = sum(x["bytes"] for x in received) / 1e9
-        if gb == 0:
-            raise lib.Failure("nothing arrived")
-        result = {"gbit_s": sum(x["bits_per_second"] for x in received) / 1e9, "retransmits": sum(x.get("retransmits", 0) for x in sent),
-                  "system_s_per_gb": busy / gb}
+        gb = got["bytes"] / 1e9
+        result = {"gbit_s": got["gbit_s"], "retransmits": sum(x.get("retransmits", 0) for x in sent), "system_s_per_gb": busy / gb}
         if t.pids:
             result.update(cpu_s_per_gb=cpu / gb, switches_per_gb=switches / gb, rss_mb=rss_mb(t))
         return {workload: result}
-
-    def started(self, node, *args):
-        p = node.popen(self.load, *args, stdin=-3, stdout=subprocess.PIPE, text=True)
-        lib.check(p.stdout.readline() == "ready\n", "udp_load did not start")
-        return p
 
     def udp(self, t, workload):
         out = {}
@@ -300,41 +358,36 @@ class Runner:
         t.n1.ip("tuntap add mode tun name void0")
         t.n1.ip("addr add 198.51.100.1/24 dev void0")
         t.n1.ip("link set void0 up")
-        other = t.n1.popen(self.load, "send", "198.51.100.2", 7000, size, 2 * carried, seconds, 4, BURST, stdin=-3, stdout=-3)
+        other = t.n1.popen(LOAD, "send", "198.51.100.2", 7000, size, 2 * carried, seconds, 4, BURST, stdin=-3, stdout=-3)
         try:
             out[f"{workload} 1x, 2x elsewhere"] = self.offer(t, size, carried, seconds, BURST)
         finally:
-            other.kill()
-            other.wait()
+            end_load(other)
         return out
 
     def offer(self, t, size, rate, seconds, burst=1):
-        sink = self.started(t.n2, "sink", t.right, 7000, seconds + 3, *(["gro"] if burst > 1 else []))
         meter = Meter(t)
-        sender = json.loads(t.n1.out(self.load, "send", t.right, 7000, size, rate, seconds, 4, *([burst] if burst > 1 else []), timeout=seconds + 20))
-        got = json.loads(sink.communicate(timeout=seconds + 20)[0])
+        sent, got = offer_udp(t.n1, t.n2, t.right, size, rate, seconds, burst)
         cpu, switches, busy = meter.stop()
-        # Over the sender's time or the receiver's, whichever is longer: a backlog that drains afterwards is not throughput.
-        result = {"pps": min(got["received"] / seconds, got["pps"]), "offered_pps": sender["pps"], "p50_us": got["p50_us"], "p99_us": got["p99_us"],
-                  "reordered": got["reordered"], "rss_mb": rss_mb(t)}
+        result = {"pps": got["pps"], "offered_pps": sent["pps"], "p50_us": got["p50_us"], "p99_us": got["p99_us"], "reordered": got["reordered"],
+                  "rss_mb": rss_mb(t)}
         if t.pids and got["received"]:
             result["cpu_us_per_packet"] = cpu / got["received"] * 1e6
         time.sleep(0.3)
         return result
 
     def latency(self, t, workload):
-        pong, loader = self.started(t.n2, "pong", t.right, 7001, 3600), None
+        pong, loader = start_load(t.n2, "pong", t.right, 7001, 3600), None
         try:
             with lib.IperfServer(t.n2):
                 if workload == "latency-loaded":
                     loader = t.n1.popen("iperf3", "-c", t.right, "-t", self.options.seconds + 2, stdin=-3, stdout=-3, stderr=-3)
                     time.sleep(1)
-                got = json.loads(t.n1.out(self.load, "ping", t.right, 7001, 64, 500, self.options.seconds, timeout=self.options.seconds + 20))
+                got = json.loads(t.n1.out(LOAD, "ping", t.right, 7001, 64, 500, self.options.seconds, timeout=self.options.seconds + 20))
         finally:
             for p in (pong, loader):
                 if p:
-                    p.kill()
-                    p.wait()
+                    end_load(p)
         return {workload: {"p50_us": got["p50_us"], "p99_us": got["p99_us"], "lost": got["lost"]}}
 
     def run(self, peer, mtu, segmentation, workloads):
@@ -618,7 +671,7 @@ def main():
     o.seconds = int(o.seconds) if o.seconds == int(o.seconds) else o.seconds
     if o.rounds < 1 or o.seconds < 0.5:
         parser.error("at least one round of half a second")
-    out = os.path.abspath(o.out or os.path.join(ROOT, "perf", "out", time.strftime("compare-%Y%m%d-%H%M%S")))
+    out = os.path.abspath(o.out or os.path.join(OUT, time.strftime("compare-%Y%m%d-%H%M%S")))
 
     args = o.sluice_args.split() + (["--tun-threads", str(o.tun_threads)] if o.tun_threads else [])
     peers, o.absent = [], {}
@@ -639,7 +692,7 @@ def main():
     if not peers:
         say("nothing to measure")
         return 1
-    reason = compile_c("udp_load.c", os.path.join(CACHE, "udp_load"))
+    reason = compile_load()
     if reason:
         say(reason)
         return 1

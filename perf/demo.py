@@ -8,14 +8,8 @@ import shlex
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(ROOT, "tests", "netns"))
-
+from compare import say  # first: it makes lib known
 import lib
-
-
-def say(text=""):
-    print(text, flush=True)
 
 
 def step(text):

@@ -23,7 +23,6 @@ import collections
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -38,10 +37,9 @@ import lib
 import threads_attach
 import threads_load
 
-OUT = os.path.join(ROOT, "perf", "out")
 # Self-contained interactive SVGs and differences, from one package. `--locked` and the number fix all of it.
 INFERNO = "0.12.8"
-TOOLS = os.path.join(OUT, "tools", f"inferno-{INFERNO}")
+TOOLS = os.path.join(compare.OUT, "tools", f"inferno-{INFERNO}")
 BUILD = os.path.join(ROOT, "build-flamegraph")
 CAP_SYS_ADMIN, CAP_SYSLOG, CAP_PERFMON = 21, 34, 38
 # Where a whole stack of a thread begins. What ends elsewhere has been cut off for want of frame pointers.
@@ -157,8 +155,7 @@ def record_demo(out, options):
         record(bed.pids[0], out, options)
         load.join()
         lib.check(load.error is None, lambda: f"the load failed: {load.error}")
-        rate = f"{load.result['gbit_s']:.2f} Gbit/s" if "gbit_s" in load.result else f"{load.result['pps']:,.0f} packets/s"
-        compare.say(f"meanwhile it moved {rate}")
+        compare.say(f"meanwhile it moved {threads_load.rate(load.result)}")
         bed.close()
         return 0
     except (lib.Failure, OSError) as e:
@@ -277,12 +274,7 @@ def write(out):
         compare.say(f"warning: {100 * cut_off(stacks):.0f}% of the stacks are cut off: build sluice with `meson setup -Dframe_pointers=true`, or use --call-graph dwarf")
     if not any(f.endswith("_[k]") for s in stacks for f in s):
         compare.say("warning: no kernel function has a name or was seen; see kernel.kptr_restrict and kernel.perf_event_paranoid")
-    compare.say(f"in {shown(out)}/: {' '.join(names)} profile.perf summary.txt all.folded perf.data")
-
-
-def shown(path):
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+    compare.say(f"in {compare.shown(out)}/: {' '.join(names)} profile.perf summary.txt all.folded perf.data")
 
 
 # Differences. --------------------------------------------------------------------------------------------------------------------------
@@ -327,29 +319,20 @@ def difference(a, b, out):
     with open(os.path.join(out, "summary.txt"), "w") as f:
         f.write(text)
     compare.say(text)
-    compare.say(f"in {shown(out)}/: {' '.join(written)} summary.txt")
+    compare.say(f"in {compare.shown(out)}/: {' '.join(written)} summary.txt")
 
 
 # -----------------------------------------------------------------------------------------------------------------------------------------
 
 
 def parse():
-    def positive(kind):
-        def convert(text):
-            value = kind(text)
-            if not value > 0:
-                raise argparse.ArgumentTypeError("must be more than 0")
-            return int(value) if value == int(value) else value
-
-        return convert
-
     parser = argparse.ArgumentParser(prog="perf/flamegraph", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", nargs="?", metavar="IFNAME|PID", help="a running sluice (none: it starts the demo load)")
-    parser.add_argument("--seconds", type=positive(float), default=10, help="of recording (10)")
-    parser.add_argument("--frequency", type=positive(int), default=997, help="samples a second of processor time (997)")
+    parser.add_argument("--seconds", type=compare.positive(float), default=10, help="of recording (10)")
+    parser.add_argument("--frequency", type=compare.positive(int), default=997, help="samples a second of processor time (997)")
     parser.add_argument("--call-graph", choices=("fp", "dwarf"), default="fp", help="frame pointers, or DWARF unwinding (slow, large)")
     parser.add_argument("--workload", choices=list(threads_load.WORKLOADS), help="of the demo load (both: one stream in each direction)")
-    parser.add_argument("--tun-threads", type=positive(int), help="of the demo load (2)")
+    parser.add_argument("--tun-threads", type=compare.positive(int), help="of the demo load (2)")
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="compare two recordings")
     parser.add_argument("--out", help="directory for the results (perf/out/flamegraph-TIME)")
     o = parser.parse_args()
@@ -377,7 +360,7 @@ def prepare(o):
         if not os.environ.get("SLUICE_BIN"):
             setup("setup_build", BUILD, "-Dbuildtype=release", "-Dtests=disabled", "-Dframe_pointers=true")
             os.environ["SLUICE_BIN"] = os.path.join(BUILD, "sluice")
-        reason = threads_load.prepare()
+        reason = compare.compile_load()
         lib.check(not reason, reason)
     prepare_renderer()
 
@@ -406,7 +389,7 @@ def main():
     try:
         prepare(o)
         name = "flamegraph-diff-" if o.diff else "flamegraph-"
-        path = os.path.abspath(o.out or os.path.join(OUT, name + time.strftime("%Y%m%d-%H%M%S")))
+        path = os.path.abspath(o.out or os.path.join(compare.OUT, name + time.strftime("%Y%m%d-%H%M%S")))
         made = not os.path.exists(path)
         os.makedirs(path, exist_ok=True)
         lib.check(not os.listdir(path), f"{path} is not empty")

@@ -29,15 +29,11 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 import compare  # first: it makes lib known
 import lib
 import threads_attach
 import threads_load
 import threads_report
-
-OUT = os.path.join(ROOT, "perf", "out")
 
 
 class Sweep:
@@ -122,13 +118,8 @@ def ends_line(path):
         return f.read(1) == b"\n"
 
 
-def shown(path):
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
 def line_of(result):
-    value = f"{result['gbit_s']:.2f} Gbit/s, {result['cpu_s_per_gb']:.2f} CPU s/GB" if "gbit_s" in result else f"{result['pps']:,.0f} packets/s"
+    value = threads_load.rate(result) + (f", {result['cpu_s_per_gb']:.2f} CPU s/GB" if "gbit_s" in result else "")
     busy = max(result["busy"].items(), key=lambda x: x[1], default=None)
     return value + (f", busiest thread {busy[0]} {100 * busy[1]:.0f}%" if busy else "")
 
@@ -162,7 +153,7 @@ def measure(sweep, one):
 
 def finish(sweep, status):
     """Writes what there is and says where."""
-    where = shown(sweep.directory)
+    where = compare.shown(sweep.directory)
     text = sweep.write() if sweep.runs else None
     if text:
         compare.say("\n" + text)
@@ -189,7 +180,7 @@ def in_namespaces(sweep):
         finally:
             bed.close()
 
-    reason = threads_load.prepare()
+    reason = compare.compile_load()
     if reason:
         compare.say(reason)
         return 1
@@ -228,13 +219,6 @@ def fingerprint(path):
         return hashlib.sha256(f.read()).hexdigest()[:16]
 
 
-def positive(text):
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return int(value) if value == int(value) else value
-
-
 def count(text):
     value = int(text)
     if value < 1:
@@ -263,7 +247,7 @@ def workload_list(text):
 
 
 def newest():
-    found = sorted(d for d in glob.glob(os.path.join(OUT, "threads-*")) if os.path.exists(os.path.join(d, "settings.json")))
+    found = sorted(d for d in glob.glob(os.path.join(compare.OUT, "threads-*")) if os.path.exists(os.path.join(d, "settings.json")))
     if not found:
         raise lib.Failure("--resume: there is no sweep in perf/out")
     return found[-1]
@@ -276,7 +260,7 @@ def parse():
     parser.add_argument("--threads", type=thread_list, help="the N to try (1,2,3,4)")
     parser.add_argument("--workloads", type=workload_list, help=f"a list of: {' '.join(threads_load.WORKLOADS)} (all)")
     parser.add_argument("--rounds", type=count, help="alternating rounds (5)")
-    parser.add_argument("--seconds", type=positive, help="of each measurement (4)")
+    parser.add_argument("--seconds", type=compare.positive(float), help="of each measurement (4)")
     parser.add_argument("--mtu", type=count, help="of the tunnel (1420)")
     parser.add_argument("--quick", action="store_true", help="two rounds of 2 s, workloads stream, both and udp")
     parser.add_argument("--out", help="directory for the results (perf/out/threads-TIME)")
@@ -319,7 +303,7 @@ def settings_of(o):
 
 def open_sweep(o):
     if o.resume is None:
-        directory = os.path.abspath(o.out or os.path.join(OUT, time.strftime("threads-%Y%m%d-%H%M%S")))
+        directory = os.path.abspath(o.out or os.path.join(compare.OUT, time.strftime("threads-%Y%m%d-%H%M%S")))
         if o.attach:
             threads_attach.pid_of(o.attach)  # before a directory is made for nothing
         return Sweep.create(directory, settings_of(o))
@@ -330,7 +314,7 @@ def open_sweep(o):
     if o.rounds:
         s["rounds"] = max(s["rounds"], o.rounds)
         sweep.save_settings()
-    compare.say(f"{shown(sweep.directory)}: {len(sweep.left())} runs are left to do")
+    compare.say(f"{compare.shown(sweep.directory)}: {len(sweep.left())} runs are left to do")
     return sweep
 
 

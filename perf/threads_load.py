@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import compare  # first: it makes lib known
 import lib
 
-LOAD = os.path.join(compare.CACHE, "udp_load")
 PEERS = 4  # clients of the workload "peers"
 STREAMS = 8
 FIRST_PING = 12  # seconds: on a busy machine the other end may learn late that its link is up, and the next handshake comes 5 s later
@@ -79,18 +78,10 @@ class Star:
 # Traffic: each gives throughput ("gbit_s" or "pps") and "bytes" delivered. -------------------------------------------------------------
 
 
-def iperf_result(ends):
-    """Adds up the end sections of iperf3 clients that ran at the same time."""
-    received = [end[k] for end in ends for k in ("sum_received", "sum_received_bidir_reverse") if k in end]
-    total = sum(x["bytes"] for x in received)
-    lib.check(total > 0, "nothing arrived")
-    return {"gbit_s": sum(x["bits_per_second"] for x in received) / 1e9, "bytes": total}
-
-
 def tcp(*extra):
     def traffic(bed, seconds):
         with lib.IperfServer(bed.n2):
-            return iperf_result([lib.iperf(bed.n1, bed.right, seconds, *extra)])
+            return compare.iperf_result([lib.iperf(bed.n1, bed.right, seconds, *extra)])
 
     return traffic
 
@@ -115,7 +106,7 @@ def many_peers(bed, seconds):
                 raise lib.Failure(f"iperf3: {text}")
             lib.check("error" not in report, lambda: f"iperf3: {report['error']}")
             ends.append(report["end"])
-        return iperf_result(ends)
+        return compare.iperf_result(ends)
     finally:
         for c in clients:
             c.kill()
@@ -125,17 +116,15 @@ def many_peers(bed, seconds):
 
 
 def udp_small(bed, seconds):
-    """64 bytes as fast as they go. Its time is the sender's or the receiver's, whichever is longer: a backlog that drains later is not throughput."""
-    sink = bed.n2.popen(LOAD, "sink", bed.right, 7000, seconds + 3, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    try:
-        lib.check(sink.stdout.readline() == "ready\n", "udp_load did not start")
-        bed.n1.run(LOAD, "send", bed.right, 7000, 64, 0, seconds, 4, timeout=seconds + 20)
-        got = json.loads(sink.communicate(timeout=seconds + 20)[0])
-    finally:
-        sink.kill()
-        sink.wait()
+    """64 bytes as fast as they go."""
+    _, got = compare.offer_udp(bed.n1, bed.n2, bed.right, 64, 0, seconds)
     lib.check(got["received"] > 0, "nothing arrived")
-    return {"pps": min(got["received"] / seconds, got["pps"]), "bytes": got["received"] * 64, "reordered": got["reordered"]}
+    return {"pps": got["pps"], "bytes": got["received"] * 64, "reordered": got["reordered"]}
+
+
+def rate(result):
+    """What a traffic moved, in words."""
+    return f"{result['gbit_s']:.2f} Gbit/s" if "gbit_s" in result else f"{result['pps']:,.0f} packets/s"
 
 
 class Workload:
@@ -150,11 +139,6 @@ WORKLOADS = {w.name: w for w in (
     Workload("both", "one TCP stream in each direction", Bed, tcp("--bidir")),
     Workload("udp", "64-byte UDP, four flows, flat out", Bed, udp_small),
 )}
-
-
-def prepare():
-    """Compiles what the workloads need. Returns why that failed, or None."""
-    return compare.compile_c("udp_load.c", LOAD)
 
 
 # Cost. ---------------------------------------------------------------------------------------------------------------------------------
