@@ -8,7 +8,7 @@
 
 A recording goes to perf/out/flamegraph-TIME/:
     all.svg         interactive flamegraph of all threads (open it in a browser: click to zoom, Ctrl-F to search)
-    THREAD.svg      of each thread: tun-rxN reads TUN, crypto seals, udp-tx sends; udp-rx receives, tun-txN opens and writes
+    THREAD.svg      of each thread: tun-rxN reads TUN, state seals, udp-tx sends; udp-rx receives, tun-txN opens and writes
     profile.perf    for https://profiler.firefox.com: "Load a profile from file"
     summary.txt     the threads, and the top stacks and functions of each
     all.folded      the stacks as text; perf.data: for perf report

@@ -32,20 +32,20 @@ def bind(text, path):
 
 
 class Stacks(Command):
-    META = {"of": "it", "machine": "here", "seconds": 2, "frequency": 997, "threads": ["crypto", "tun-rx0", "udp-tx"]}
+    META = {"of": "it", "machine": "here", "seconds": 2, "frequency": 997, "threads": ["state", "tun-rx0", "udp-tx"]}
 
     def test_summary_tells_threads_stacks_and_who_was_idle(self):
-        stacks = flamegraph.read_folded("crypto;start_thread;crypto_run;seal 600000\ncrypto;start_thread;crypto_run;do_poll_[k] 200000\n"
+        stacks = flamegraph.read_folded("state;start_thread;run;seal 600000\nstate;start_thread;run;do_poll_[k] 200000\n"
                                         "udp-tx;start_thread;send 200000\n")
         text = flamegraph.summary(stacks, self.META)
         self.assertIn("1.00 s of processor time in 2 s", text)
-        self.assertRegex(text, r"crypto +80.0% of it, +40.0% of a core")
+        self.assertRegex(text, r"state +80.0% of it, +40.0% of a core")
         self.assertIn("no samples: tun-rx0", text)
-        self.assertIn(" 75.0%  start_thread > crypto_run > seal\n", text)
+        self.assertIn(" 75.0%  start_thread > run > seal\n", text)
         self.assertIn(" 25.0%  do_poll\n", text)
 
     def test_stacks_without_a_beginning_are_noticed(self):
-        whole = {("crypto", "start_thread", "seal"): 3, ("crypto", "[unknown]", "seal"): 1}
+        whole = {("state", "start_thread", "seal"): 3, ("state", "[unknown]", "seal"): 1}
         self.assertEqual(flamegraph.cut_off(whole), 0.25)
 
 
@@ -73,15 +73,15 @@ class Recording(Command):
 
     def test_svgs_show_threads_and_functions(self):
         words = self.words(f"{self.recording}/all.svg")
-        for name in ("crypto", "udp-tx", "udp-rx", "egress_train", "ingress_open", "start_thread", "do_syscall_64"):
+        for name in ("state", "udp-tx", "udp-rx", "egress_train", "ingress_open", "start_thread", "do_syscall_64"):
             self.assertIn(name, words)
         self.assertRegex(words, r"tun-rx[01]")
         self.assertRegex(words, r"(?i)seal")
         self.assertIn("function zoom", words)  # interactive, and all of it in the one file
         self.assertNotIn("<script src", open(f"{self.recording}/all.svg").read())
-        crypto = self.words(f"{self.recording}/crypto.svg")
-        self.assertIn("egress_train", crypto)
-        self.assertNotIn("ingress_open", crypto)
+        state = self.words(f"{self.recording}/state.svg")
+        self.assertIn("egress_train", state)
+        self.assertNotIn("ingress_open", state)
 
     def test_one_svg_for_each_thread_that_ran(self):
         with open(f"{self.recording}/all.folded") as f:
@@ -106,14 +106,14 @@ class Recording(Command):
             names.add(m.group(1))
             for frame in frames:
                 self.assertRegex(frame, r"^\s*\w+\s*.+ \(\S.*\)$")
-        self.assertLessEqual({"crypto", "udp-tx", "udp-rx"}, names)
+        self.assertLessEqual({"state", "udp-tx", "udp-rx"}, names)
 
     def test_summary_is_written_and_shown(self):
         with open(f"{self.recording}/summary.txt") as f:
             text = f.read()
         self.assertIn(text, self.output)
-        self.assertIn("== crypto: top stacks", text)
-        self.assertRegex(text, r"\d% {2}start_thread > crypto_run > ")
+        self.assertIn("== state: top stacks", text)
+        self.assertRegex(text, r"\d% {2}start_thread > run > ")
 
     def test_difference_of_two_recordings(self):
         # The second is the first with a function more under the sealing: that is what has grown.
@@ -126,11 +126,11 @@ class Recording(Command):
         with open(f"{other}/all.folded", "w") as f:
             f.writelines(grown)
         text, _ = self.run_command("perf/flamegraph", "--diff", self.recording, other, "--out", self.path("diff"))
-        first = text.split("== crypto: own time")[1].splitlines()[1]
+        first = text.split("== state: own time")[1].splitlines()[1]
         self.assertRegex(first, r"^ +\+\d+\.\d +0\.0% -> +\d+\.\d%  made_up$")
         self.assertIn("made_up", self.words(self.path("diff/all.svg")))
         self.assertIn("difference", self.words(self.path("diff/all.svg")))
-        self.assertIn("egress_train", self.words(self.path("diff/crypto.svg")))
+        self.assertIn("egress_train", self.words(self.path("diff/state.svg")))
         # The difference of a recording to itself is none.
         text, _ = self.run_command("perf/flamegraph", "--diff", self.recording, self.recording, "--out", self.path("same"))
         self.assertTrue(all(float(x) == 0 for x in re.findall(r"^ *([-+]\d+\.\d) ", text, re.M)), text)
@@ -167,7 +167,7 @@ class Recording(Command):
             out = self.path(f"attached{i}")
             text = bed.n1.out(command, target, "--seconds", 1, "--out", out, timeout=60)
             self.assertIn("tun-rx0", text)
-            self.assertIn("crypto", self.words(f"{out}/all.svg"))
+            self.assertIn("state", self.words(f"{out}/all.svg"))
             with open(f"{out}/recording.json") as f:
                 self.assertEqual(json.load(f)["seconds"], 1)
         load.join()
@@ -211,7 +211,7 @@ class Refusals(Command):
         commands.needs_root()
         folded = self.path("a.folded")
         with open(folded, "w") as f:
-            f.write("crypto;start_thread;seal 5\n")
+            f.write("state;start_thread;seal 5\n")
         with open(self.path("tmp/mine"), "w") as f:
             f.write("mine")
         self.refused("--diff", folded, folded, "--out", self.path("tmp"), status=1, text="is not empty")

@@ -20,7 +20,7 @@ import threads_report
 
 
 def run_of(n, workload, **result):
-    return {"round": 0, "n": n, "workload": workload, "result": {"busy": {"crypto": 0.5}, **result}}
+    return {"round": 0, "n": n, "workload": workload, "result": {"busy": {"state": 0.5}, **result}}
 
 
 class Recommendation(Command):
