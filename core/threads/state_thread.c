@@ -67,7 +67,7 @@ struct state_thread {
 };
 
 static int init(struct state_thread *t);
-static void *run(void *arg);
+static void *run_state(void *arg);
 static uint64_t turn(void *arg);
 static bool run_commands(struct state_thread *t);
 static bool run_handshakes(struct state_thread *t);
@@ -133,7 +133,7 @@ static int init(struct state_thread *t)
 
 int state_thread_start(struct state_thread *t)
 {
-	return worker_start(&t->worker, "state", run, t);
+	return worker_start(&t->worker, "state", run_state, t);
 }
 
 void state_thread_stop(struct state_thread *t)
@@ -237,7 +237,7 @@ unsigned state_thread_buffers_in_use(const struct state_thread *t)
 	return pool_in_use(&t->batches);
 }
 
-static void *run(void *arg)
+static void *run_state(void *arg)
 {
 	struct state_thread *t = arg;
 

@@ -22,7 +22,7 @@ struct tun_rx_thread {
 	} counters;
 };
 
-static void *run(void *arg);
+static void *run_tun_rx(void *arg);
 static struct train *next_train(struct tun_rx_thread *t);
 static int fill(struct tun_rx_thread *t, struct train *train, bool more);
 static void submit(struct tun_rx_thread *t, struct train *train, bool more);
@@ -51,7 +51,7 @@ int tun_rx_thread_start(struct tun_rx_thread *t)
 	char name[16];
 
 	snprintf(name, sizeof(name), "tun-rx%u", t->config.number);
-	return worker_start(&t->worker, name, run, t);
+	return worker_start(&t->worker, name, run_tun_rx, t);
 }
 
 void tun_rx_thread_stop(struct tun_rx_thread *t)
@@ -81,7 +81,7 @@ unsigned tun_rx_thread_buffers_in_use(const struct tun_rx_thread *t)
 	return pool_in_use(&t->trains);
 }
 
-static void *run(void *arg)
+static void *run_tun_rx(void *arg)
 {
 	struct tun_rx_thread *t = arg;
 	bool more = false;

@@ -36,7 +36,7 @@ struct tun_tx_thread {
 	} counters;
 };
 
-static void *run(void *arg);
+static void *run_tun_tx(void *arg);
 static uint64_t drain(void *arg);
 
 int tun_tx_thread_new(struct tun_tx_thread **out, const struct tun_tx_thread_config *config)
@@ -70,7 +70,7 @@ int tun_tx_thread_start(struct tun_tx_thread *t)
 	char name[16];
 
 	snprintf(name, sizeof(name), "tun-tx%u", t->number);
-	return worker_start(&t->worker, name, run, t);
+	return worker_start(&t->worker, name, run_tun_tx, t);
 }
 
 void tun_tx_thread_stop(struct tun_tx_thread *t)
@@ -120,7 +120,7 @@ bool tun_tx_thread_try_run_inline(struct tun_tx_thread *t)
 	return true;
 }
 
-static void *run(void *arg)
+static void *run_tun_tx(void *arg)
 {
 	struct tun_tx_thread *t = arg;
 

@@ -43,7 +43,7 @@ struct udp_rx_thread {
 };
 
 static int init(struct udp_rx_thread *t);
-static void *run(void *arg);
+static void *run_udp_rx(void *arg);
 static void receive(struct udp_rx_thread *t, int fd);
 static void hand_over_views(struct udp_rx_thread *t, bool more, bool small);
 static struct udp_rx_batch *next_batch(struct udp_rx_thread *t, int fd);
@@ -103,7 +103,7 @@ static int init(struct udp_rx_thread *t)
 
 int udp_rx_thread_start(struct udp_rx_thread *t)
 {
-	return worker_start(&t->worker, "udp-rx", run, t);
+	return worker_start(&t->worker, "udp-rx", run_udp_rx, t);
 }
 
 void udp_rx_thread_stop(struct udp_rx_thread *t)
@@ -149,7 +149,7 @@ unsigned udp_rx_thread_buffers_in_use(const struct udp_rx_thread *t)
 	return pool_in_use(&t->batches) + pool_in_use(&t->views) + pool_in_use(&t->handshakes);
 }
 
-static void *run(void *arg)
+static void *run_udp_rx(void *arg)
 {
 	struct udp_rx_thread *t = arg;
 

@@ -42,7 +42,7 @@ struct udp_tx_thread {
 	} counters;
 };
 
-static void *run(void *arg);
+static void *run_udp_tx(void *arg);
 static uint64_t turn(void *arg);
 static void send_from(int cpu, struct udp_tx_thread *t, struct udp_batch **batches, unsigned nr);
 
@@ -72,7 +72,7 @@ int udp_tx_thread_new(
 
 int udp_tx_thread_start(struct udp_tx_thread *t)
 {
-	return worker_start(&t->worker, "udp-tx", run, t);
+	return worker_start(&t->worker, "udp-tx", run_udp_tx, t);
 }
 
 void udp_tx_thread_stop(struct udp_tx_thread *t)
@@ -151,7 +151,7 @@ void udp_tx_thread_end_inline(struct udp_tx_thread *t)
 	baton_pass(&t->baton);
 }
 
-static void *run(void *arg)
+static void *run_udp_tx(void *arg)
 {
 	struct udp_tx_thread *t = arg;
 
