@@ -13,6 +13,8 @@
 #include <sodium.h>
 #include <stdlib.h>
 
+#include "ring/cpu.h"
+
 struct ipsec_mb_aead {
 	struct aead aead;
 	IMB_MGR *mgr;
@@ -95,6 +97,32 @@ static void ipsec_mb_free(struct aead *aead)
 	free(mb);
 }
 
+/*
+ * The library chooses by the features that it found, so what may not be used here is taken from them. False if
+ * it has nothing for this CPU, or chose more than may be used.
+ */
+static bool init_manager(IMB_MGR *mgr)
+{
+	static const struct {
+		enum cpu_isa isa;
+		uint64_t feature;
+		IMB_ARCH most_without;
+	} needs[] = {
+		{CPU_AVX512, IMB_FEATURE_AVX512F, IMB_ARCH_AVX2},
+		{CPU_AVX2, IMB_FEATURE_AVX2, IMB_ARCH_AVX2 - 1}, /* AVX; SSE from version 2 on */
+		{CPU_AVX, IMB_FEATURE_AVX, IMB_ARCH_SSE},
+	};
+	IMB_ARCH chosen, most = IMB_ARCH_AVX512;
+
+	for (unsigned i = 0; i < ARRAY_LEN(needs); i++)
+		if (!cpu_may_use(needs[i].isa)) {
+			mgr->features &= ~needs[i].feature;
+			most = needs[i].most_without;
+		}
+	init_mb_mgr_auto(mgr, &chosen);
+	return imb_get_errno(mgr) == 0 && chosen <= most;
+}
+
 static struct aead *ipsec_mb_new(int *err)
 {
 	struct ipsec_mb_aead *mb = malloc(sizeof(*mb));
@@ -116,10 +144,8 @@ static struct aead *ipsec_mb_new(int *err)
 		*err = -ENOMEM;
 		return NULL;
 	}
-	init_mb_mgr_auto(mb->mgr, NULL); /* AVX-512, AVX2, AVX or SSE, as the CPU has them */
 	/* A cipher that completes later, or not at all, is none for us. */
-	if (imb_get_errno(mb->mgr) != 0 ||
-		!run_job(mb->mgr, IMB_DIR_ENCRYPT, probe, 0, probe, probe, 0, probe)) {
+	if (!init_manager(mb->mgr) || !run_job(mb->mgr, IMB_DIR_ENCRYPT, probe, 0, probe, probe, 0, probe)) {
 		ipsec_mb_free(&mb->aead);
 		*err = -ENOTSUP;
 		return NULL;

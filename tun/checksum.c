@@ -1,5 +1,7 @@
 #include "tun/checksum.h"
 
+#include "ring/cpu.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -99,12 +101,12 @@ static uint64_t add_portable(uint64_t sum, const void *data, size_t len)
 
 static bool has_avx2(void)
 {
-	return __builtin_cpu_supports("avx2");
+	return cpu_may_use(CPU_AVX2);
 }
 
 static bool has_avx512(void)
 {
-	return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+	return cpu_may_use(CPU_AVX512);
 }
 
 __attribute__((target("avx2"))) static inline __m256i pairs_avx2(const uint8_t *p, __m256i bias, __m256i ones)

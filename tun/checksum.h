@@ -11,8 +11,8 @@
 
 /*
  * sum plus the words of len (up to CHECKSUM_BYTES_MAX) bytes at data, any alignment; an odd last byte counts
- * as followed by zero. So every piece of a whole but the last has an even length. Uses the widest vectors the
- * CPU has.
+ * as followed by zero. So every piece of a whole but the last has an even length. Uses the widest vectors that
+ * may be used here (ring/cpu.h).
  */
 uint64_t checksum_add(uint64_t sum, const void *data, size_t len);
 

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "ring/cpu.h"
+
 enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON, OPT_WATCH, OPT_INTERVAL };
 
 static const struct option long_options[] = {
@@ -65,6 +67,7 @@ static int parse_number(unsigned *out, const char *text, unsigned min, unsigned 
 static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max);
 static int parse_aead(const struct aead_backend **out, const char *name, char *error);
 static const char *environment_log(void);
+static int check_cpu(char *error);
 static int fail(char *error, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS_ERROR_BYTES])
@@ -93,6 +96,8 @@ int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS
 		}
 	}
 	err = parse_positional(&o, &seen, argc, argv, error);
+	if (!err && o.command == OPTIONS_RUN)
+		err = check_cpu(error);
 	if (err)
 		return err;
 	*out = o;
@@ -324,6 +329,17 @@ static const char *environment_log(void)
 	if (strcmp(level, "silent") == 0)
 		return "off";
 	return LOG_DIRECTIVES_DEFAULT;
+}
+
+/* It took effect before main(); only here can it be refused. */
+static int check_cpu(char *error)
+{
+	const char *text = getenv(CPU_ENVIRONMENT);
+	enum cpu_isa limit;
+
+	if (text && cpu_isa_parse(&limit, text))
+		return fail(error, CPU_ENVIRONMENT "=%.32s: give sse, avx, avx2 or avx512", text);
+	return 0;
 }
 
 static int fail(char *error, const char *fmt, ...)

@@ -39,7 +39,7 @@ struct options {
 };
 
 /*
- * Reads argv and the environment (WG_PROCESS_FOREGROUND, LOG_LEVEL). -EINVAL with one line in error, without
+ * Reads argv and the environment (WG_PROCESS_FOREGROUND, LOG_LEVEL, SLUICE_CPU). -EINVAL with one line in error, without
  * the program's name, that says what is wrong and what would be right.
  */
 int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS_ERROR_BYTES]) MUST_CHECK;

@@ -80,6 +80,31 @@ Test(options, environment_of_wireguard_go_is_honoured)
 	cr_assert_eq(o.foreground, false);
 }
 
+Test(options, limit_of_the_cpu_is_checked_for_a_new_interface)
+{
+	static const char *const good[] = {"sse", "avx", "avx2", "avx512"};
+	static const char *const bad[] = {"", "AVX2", "avx-512", "avx2 ", "all", "sse4.2"};
+	struct options o;
+
+	for (unsigned i = 0; i < ARRAY_LEN(good); i++) {
+		setenv("SLUICE_CPU", good[i], 1);
+		cr_assert_eq(parse(&o, "wg0"), 0, "%s", error);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+		char want[80];
+
+		setenv("SLUICE_CPU", bad[i], 1);
+		snprintf(want, sizeof(want), "SLUICE_CPU=%s: give sse, avx, avx2 or avx512", bad[i]);
+		cr_assert_eq(parse(&o, "wg0"), -EINVAL, "accepted: \"%s\"", bad[i]);
+		cr_assert_str_eq(error, want);
+		/* nothing is chosen there */
+		cr_assert_eq(parse(&o, "stats wg0"), 0, "%s", error);
+		cr_assert_eq(parse(&o, "--help"), 0, "%s", error);
+	}
+	unsetenv("SLUICE_CPU");
+	cr_assert_eq(parse(&o, "wg0"), 0, "%s", error);
+}
+
 Test(options, commands_to_a_running_process)
 {
 	struct options o;
