@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs the suites of sluice and counts single tests. Started by tests/run, which installs what is needed.
 
-suites: unit (Criterion, one program a layer), sim (two devices on a lossy wire), fuzz (replay of the corpora), stress (threads), e2e (network
-namespaces), man (the manual page), aarch64 (cross-compilation; optional, skipped when its compiler or libraries are not there), lab (the
-commands in perf/, and instructions per packet against the baseline)
+suites: runner (how this program counts), unit (Criterion, one program a layer; what chooses by the CPU runs again as on lesser CPUs), sim (two
+devices on a lossy wire), fuzz (replay of the corpora), stress (threads), e2e (network namespaces), man (the manual page), aarch64
+(cross-compilation; optional, skipped when its compiler or libraries are not there), lab (the commands in perf/, and instructions per packet
+against the baseline)
 builds: gcc, clang (release, warnings are errors); gcc-asan, clang-asan (address and undefined behaviour); tsan (threads)
 """
 
@@ -11,6 +12,7 @@ import argparse
 import glob
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -31,26 +33,34 @@ SANITIZER_ENV = {
 }
 ASAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"]
 TSAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"]
+# What the programs below find on a CPU that has no more than this. libcrypto does not ask SLUICE_CPU: the bits are those of AVX-512, AVX2 and AVX.
+CPU_LIMITS = {
+    "avx2": {"SLUICE_CPU": "avx2", "OPENSSL_ia32cap": ":~0xd0230000"},
+    "avx": {"SLUICE_CPU": "avx", "OPENSSL_ia32cap": ":~0xd0230020"},
+    "sse": {"SLUICE_CPU": "sse", "OPENSSL_ia32cap": "~0x1000000000000000:~0xd0230020"},
+} if platform.machine() == "x86_64" else {}
+CPU_PROGRAMS = ["unit-ring", "unit-crypto", "unit-tun"]
 
 
 class Build:
     """A build directory and the suites that run in it."""
 
-    def __init__(self, name, compiler, options, suites, e2e=(), factor=1):
+    def __init__(self, name, compiler, options, suites, e2e=(), factor=1, cpu_limits=()):
         self.name, self.compiler, self.options, self.suites, self.e2e, self.factor = name, compiler, options, suites, list(e2e), factor
+        self.cpu_limits = cpu_limits
         self.dir = os.path.join(BUILDS, name)
         self.sluice = os.path.join(self.dir, "sluice")
 
 
 # Each build type runs what it is best at finding; the whole end-to-end suite runs once, in what users get.
 BUILDS_ALL = [
-    Build("gcc", "gcc", ["-Dbuildtype=release"], ["unit", "sim", "fuzz", "stress", "e2e"]),
+    Build("gcc", "gcc", ["-Dbuildtype=release"], ["unit", "sim", "fuzz", "stress", "e2e"], cpu_limits=CPU_LIMITS),
     Build("clang", "clang-14", ["-Dbuildtype=release"], ["unit", "sim", "e2e"], ["--quick", "ping*", "tcp*", "udp*", "tun_threads", "flow_order*"]),
     Build("gcc-asan", "gcc", ASAN, ["unit", "sim", "fuzz", "e2e"], ["--quick"], 3),
     Build("clang-asan", "clang-14", ASAN + ["-Dfuzz=true"], ["unit", "sim", "fuzz", "e2e"], ["--quick", "hostile*", "tcp*", "uapi*"], 3),
     Build("tsan", "clang-14", TSAN, ["stress"], [], 5),
 ]
-SUITES = ["unit", "sim", "fuzz", "stress", "e2e", "man", "aarch64", "lab"]
+SUITES = ["runner", "unit", "sim", "fuzz", "stress", "e2e", "man", "aarch64", "lab"]
 
 
 class Totals:
@@ -66,13 +76,22 @@ class Totals:
         self.lines.append(line)
         print(line, flush=True)
 
+    def summary(self):
+        """Says again what failed, and adds up. Returns the exit status."""
+        for line in self.lines:
+            if line.startswith("FAILED"):
+                print(line)
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
+        return 1 if self.failed or not self.passed else 0
 
+
+ESCAPE_RE = re.compile(r"\x1b\[[0-9;]*m")
 totals = Totals()
 children = []
 
 
 def execute(argv, timeout, env=None, stream=False, cwd=ROOT):
-    """Runs a command in a process group of its own. Returns (exit status or None after a timeout, output)."""
+    """Runs a command in a process group of its own. Returns (exit status or None after a timeout, output without colours)."""
     p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                          start_new_session=True, env={**os.environ, **(env or {})}, cwd=cwd)
     children.append(p)
@@ -82,7 +101,7 @@ def execute(argv, timeout, env=None, stream=False, cwd=ROOT):
     signal.alarm(max(1, int(timeout)))
     try:
         for line in p.stdout:
-            lines.append(line)
+            lines.append(ESCAPE_RE.sub("", line))
             if stream:
                 print("  " + line, end="", flush=True)
         status = p.wait()
@@ -122,29 +141,34 @@ def setup(build, targets=()):
     return True
 
 
+def test_name(test):
+    return test["name"].split(":")[-1].strip()
+
+
 def suite_of(test):
     """unit-ring -> unit. What has no such prefix belongs to the folder that declares it."""
-    name = test["name"].split(":")[-1].strip()
+    name = test_name(test)
     for suite in ("unit", "sim", "fuzz", "stress"):
         if name.split("-")[0] == suite or any(s.split(":")[-1] == suite for s in test["suite"]):
             return suite
     return "unit"
 
 
+# "Failing" includes what crashed.
 CRITERION_RE = re.compile(r"Synthesis: Tested: \D*(\d+)\D* \| Passing: \D*(\d+)\D* \| Failing: \D*(\d+)\D* \| Crashing: \D*(\d+)")
+CRITERION_SKIP_RE = re.compile(r"^\[SKIP\] (.*)", re.M)
+CRITERION_CHATTER_RE = re.compile(r"^\[(?:RUN |PASS|SKIP)\] .*\n", re.M)
 COUNT_RE = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.M)
-ESCAPE_RE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def counted(status, output):
     """(passed, failed, skipped) of a program's output; one test where it counts nothing itself."""
-    plain = ESCAPE_RE.sub("", output)
-    m = CRITERION_RE.search(plain)
+    m = CRITERION_RE.search(output)
     if m:
         tested, passing, failing, crashing = map(int, m.groups())
-        counts = passing, failing + crashing, 0
-    elif COUNT_RE.search(plain):
-        counts = tuple(int(x or 0) for x in COUNT_RE.findall(plain)[-1])
+        counts = passing, failing, len(CRITERION_SKIP_RE.findall(output))
+    elif COUNT_RE.search(output):
+        counts = tuple(int(x or 0) for x in COUNT_RE.findall(output)[-1])
     elif status == 77:
         return 0, 0, 1
     else:
@@ -154,22 +178,57 @@ def counted(status, output):
     return counts
 
 
+def remark(program, status, output):
+    """What is to be said behind the counts: why a program skipped itself, or how it ended if its counts do not explain that. Mostly nothing."""
+    passed, failed, skipped = counted(0, output)
+    if CRITERION_RE.search(output) or COUNT_RE.search(output):
+        if status == (1 if failed else 0):
+            return ""
+        but = f", although {failed or 'none'} of its tests failed"
+    elif status == 0:
+        return ""
+    elif status == 77:
+        return f"  ({(output.strip() or 'it does not say why').splitlines()[-1]})"
+    else:
+        but = ""
+    if status is None:
+        how = "was stopped after its time"
+    elif status < 0:
+        how = f"was ended by signal {-status} ({signal.Signals(-status).name})"
+    else:
+        how = f"ended with status {status}"
+    return f"  ({program} {how}{but})"
+
+
+def record(what, program, status, output, seconds, streamed=False):
+    """Adds a program that has run to the totals, names what it skipped, and shows its output if something failed."""
+    counts = counted(status, output)
+    totals.add(what, *counts, seconds, remark(os.path.relpath(program, ROOT), status, output))
+    for skipped in CRITERION_SKIP_RE.findall(output):
+        print(f"    skipped {skipped}", flush=True)
+    if counts[1] and not streamed:
+        show(CRITERION_CHATTER_RE.sub("", output))
+
+
+def run_program(build, test, limit=None):
+    """Runs one of meson's tests, as on a CPU that has no more than limit says."""
+    start = time.monotonic()
+    # Criterion names what it skips only at this level.
+    env = {**(SANITIZER_ENV if build.factor > 1 else {}), "CRITERION_VERBOSITY_LEVEL": "1", **test["env"], **(CPU_LIMITS[limit] if limit else {})}
+    seconds = test["timeout"] * build.factor if test["timeout"] > 0 else 900
+    status, output = execute(test["cmd"], seconds, env, cwd=test["workdir"] or build.dir)
+    what = f"{build.name}: {test_name(test)}" + (f" SLUICE_CPU={limit}" if limit else "")
+    record(what, test["cmd"][0], status, output, time.monotonic() - start)
+
+
 def run_programs(build, suites):
     status, output = execute(["meson", "introspect", build.dir, "--tests"], 60)
     tests = json.loads(output)
     for suite in suites:
         mine = [t for t in tests if suite_of(t) == suite]
         for t in mine:
-            start = time.monotonic()
-            env = {**SANITIZER_ENV, **t["env"]} if build.factor > 1 else t["env"]
-            limit = t["timeout"] * build.factor if t["timeout"] > 0 else 900
-            status, output = execute(t["cmd"], limit, env, cwd=t["workdir"] or build.dir)
-            if status is None:
-                output += f"\nnot done after {limit} s\n"
-            counts = counted(status, output)
-            totals.add(f"{build.name}: {t['name'].split(':')[-1].strip()}", *counts, time.monotonic() - start)
-            if counts[1]:
-                show(output)
+            for limit in [None, *(build.cpu_limits if test_name(t) in CPU_PROGRAMS else ())]:
+                run_program(build, t, limit)
         if suite == "fuzz" and not mine:
             fuzz(build)
         elif not mine:
@@ -183,10 +242,9 @@ def fuzz(build):
         corpus = os.path.join(ROOT, "tests/fuzz/corpus", name.removeprefix("fuzz-"))
         with tempfile.TemporaryDirectory(prefix="sluice-fuzz-") as found:
             start = time.monotonic()
-            status, output = execute([program, f"-max_total_time={FUZZ_SECONDS}", f"-artifact_prefix={found}/", found, corpus], 120, SANITIZER_ENV)
-            totals.add(f"{build.name}: {name}", int(status == 0), int(status != 0), 0, time.monotonic() - start)
-            if status != 0:
-                show(output)
+            # By default what it finds ends it with 77, which means "skipped" here.
+            status, output = execute([program, f"-max_total_time={FUZZ_SECONDS}", "-error_exitcode=99", f"-artifact_prefix={found}/", found, corpus], 120, SANITIZER_ENV)
+            record(f"{build.name}: {name}", program, status, output, time.monotonic() - start)
 
 
 def reason_without_netns():
@@ -212,27 +270,24 @@ def run_e2e(build, arguments, factor):
         totals.add(f"{build.name}: e2e", 0, 0, 1, 0, f"  ({reason})")
         return
     env = {**(SANITIZER_ENV if build.factor > 1 else {}), "SLUICE_BIN": os.environ.get("SLUICE_BIN") or build.sluice}
-    argv = [sys.executable, os.path.join(ROOT, "tests/netns/run"), "--slow-factor", str(factor)] + arguments
+    program = os.path.join(ROOT, "tests/netns/run")
+    argv = [sys.executable, program, "--slow-factor", str(factor)] + arguments
     status, output = execute(argv, 600 * factor, env, stream=True)
-    totals.add(f"{build.name}: e2e", *counted(status, output), time.monotonic() - start)
+    record(f"{build.name}: e2e", program, status, output, time.monotonic() - start, streamed=True)
 
 
 def run_man():
     start = time.monotonic()
     page = os.path.join(ROOT, "core/sluice.8")
     status, output = execute(["mandoc", "-T", "lint", "-W", "warning", page], 60)
-    totals.add("man", int(status == 0), int(status != 0), 0, time.monotonic() - start)
-    if status:
-        show(output)
+    record("man", shutil.which("mandoc"), status, output, time.monotonic() - start)
 
 
 def run_aarch64():
     start = time.monotonic()
-    status, output = execute([os.path.join(ROOT, "tests/aarch64/run")], 600)
-    counts = counted(status, output)
-    totals.add("aarch64", *counts, time.monotonic() - start, f"  ({output.strip().splitlines()[-1]})" if counts[2] and output.strip() else "")
-    if counts[1]:
-        show(output)
+    program = os.path.join(ROOT, "tests/aarch64/run")
+    status, output = execute([program], 600)
+    record("aarch64", program, status, output, time.monotonic() - start)
 
 
 def run_lab():
@@ -241,8 +296,16 @@ def run_lab():
     if reason:
         totals.add("lab", 0, 0, 1, 0, f"  ({reason})")
         return
-    status, output = execute([sys.executable, os.path.join(ROOT, "tests/lab/run")], 900, stream=True)
-    totals.add("lab", *counted(status, output), time.monotonic() - start)
+    program = os.path.join(ROOT, "tests/lab/run")
+    status, output = execute([sys.executable, program], 900, stream=True)
+    record("lab", program, status, output, time.monotonic() - start, streamed=True)
+
+
+def run_runner():
+    start = time.monotonic()
+    program = os.path.join(ROOT, "tests/lib/test_run.py")
+    status, output = execute([sys.executable, program], 60)
+    record("runner", program, status, output, time.monotonic() - start)
 
 
 def main():
@@ -268,6 +331,8 @@ def main():
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
     try:
+        if "runner" in suites:
+            run_runner()
         for b in builds:
             mine = [s for s in b.suites if s in suites]
             if not mine:
@@ -293,11 +358,7 @@ def main():
         print("interrupted")
         totals.failed += 1
     print(f"\n{time.monotonic() - start:.0f} s")
-    for line in totals.lines:
-        if line.startswith("FAILED"):
-            print(line)
-    print(f"{totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped")
-    return 1 if totals.failed or not totals.passed else 0
+    return totals.summary()
 
 
 if __name__ == "__main__":
