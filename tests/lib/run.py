@@ -26,7 +26,7 @@ FUZZ_SECONDS = 5
 BUILDS = os.path.join(ROOT, "build-tests")
 
 SANITIZER_ENV = {
-    "ASAN_OPTIONS": "abort_on_error=0:exitcode=99:strict_string_checks=1",
+    "ASAN_OPTIONS": "abort_on_error=0:allocator_may_return_null=1:exitcode=99:strict_string_checks=1",
     "LSAN_OPTIONS": "print_suppressions=0:suppressions=" + os.path.join(ROOT, "tests/lib/lsan.supp"),
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
     "TSAN_OPTIONS": "halt_on_error=0:exitcode=99:second_deadlock_stack=1:suppressions=" + os.path.join(ROOT, "tests/stress/tsan.supp"),
