@@ -20,7 +20,7 @@
 #include "core/base/log.h"
 #include "core/base/options.h"
 #include "core/threads/pipeline.h"
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "crypto/secret.h"
 #include "tun/tun_device.h"
 
@@ -139,7 +139,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 	struct tun_queue *queues[OPTIONS_TUN_THREADS_MAX];
 	const struct aead_backend *aead;
 	struct tun_device *tun = NULL;
-	struct stats *stats = NULL;
+	struct metrics *metrics = NULL;
 	struct control *control = NULL;
 	struct pipeline *pipeline = NULL;
 	struct pipeline_config config;
@@ -151,7 +151,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 	aead = choose_aead(options);
 	if (!aead)
 		goto out;
-	err = stats_new(&stats);
+	err = metrics_new(&metrics);
 	if (!err)
 		err = control_new(&control);
 	if (err) {
@@ -166,7 +166,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 		.aead = aead,
 		.mtu = options->mtu,
 		.queues = queues,
-		.stats = stats,
+		.metrics = metrics,
 		.tun_failed = control_tun_failed,
 		.arg = control,
 	};
@@ -186,7 +186,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 		.tun = tun,
 		.mtu = options->mtu,
 		.pipeline = pipeline,
-		.stats = stats,
+		.metrics = metrics,
 	};
 	err = control_start(control, &params);
 	if (err) {
@@ -202,7 +202,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 out:
 	pipeline_stop(pipeline);
 	control_free(control);
-	stats_free(stats);
+	metrics_free(metrics);
 	tun_device_close(tun);
 	if (status == EXIT_SUCCESS)
 		log_info(LOG_CORE, "%s ended", options->ifname);

@@ -172,7 +172,7 @@ static void check_wake(void *ctx)
 	park_wake(&r->park);
 	micro_require(park_ticket(&r->park) != ticket);
 	micro_require(park_wait(&r->park, ticket, PARK_FOREVER));
-	micro_require(atomic_load(&r->park.wakes) == 0); /* nobody slept */
+	micro_require(atomic_load(&r->park.counters.wakes) == 0); /* nobody slept */
 }
 
 static unsigned turn_baton(void *ctx)

@@ -162,15 +162,15 @@ static int init(struct channel *ch, unsigned capacity, struct park *consumer, bo
 
 static void publish(struct channel *ch, unsigned length)
 {
-	if (length > counter_read(&ch->high_water))
-		atomic_store_explicit(&ch->high_water, length, memory_order_relaxed);
+	if (length > counter_read(&ch->counters.high_water))
+		atomic_store_explicit(&ch->counters.high_water, length, memory_order_relaxed);
 	if (ch->consumer)
 		park_wake(ch->consumer);
 }
 
 static bool refuse(struct channel *ch)
 {
-	counter_add(&ch->refused, 1);
+	counter_add(&ch->counters.refused, 1);
 	return false;
 }
 

@@ -20,15 +20,18 @@
 
 #define CHANNEL_SLOTS 1000
 
+struct channel_counters {
+	counter_t high_water; /* largest length seen after a push; racy between mpsc producers */
+	counter_t refused;    /* pushes refused because the queue was full; same */
+};
+
 struct channel {
 	struct ck_ring ring;
 	struct ck_ring_buffer *slots;
 	unsigned capacity;
 	struct park *consumer; /* woken after each push; NULL in single-threaded use */
 	bool many_producers;   /* mpsc: items count from their reservation on, see mpsc_push() */
-	CACHE_ALIGNED counter_t
-		high_water; /* largest length seen after a push; racy between mpsc producers */
-	counter_t refused;  /* pushes refused because the queue was full; same */
+	CACHE_ALIGNED struct channel_counters counters; /* written by the producers */
 };
 
 struct spsc_tx {

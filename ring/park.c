@@ -137,7 +137,7 @@ static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *wor
 	struct park *park = CONTAINER_OF(state->ops, struct park, ops);
 	const struct timespec *deadline = state->data;
 
-	counter_add(&park->parks, 1);
+	counter_add(&park->counters.parks, 1);
 	/* Unlike FUTEX_WAIT, the bit set variant takes an absolute time. Why it returned, ck finds out
 	 * itself. */
 	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, deadline, NULL, FUTEX_BITSET_MATCH_ANY);
@@ -147,7 +147,7 @@ static void futex_wake(const struct ck_ec_ops *ops, const uint32_t *word)
 {
 	struct park *park = CONTAINER_OF(ops, struct park, ops);
 
-	atomic_fetch_add_explicit(&park->wakes, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&park->counters.wakes, 1, memory_order_relaxed);
 	if (wakes_given)
 		counter_add(wakes_given, 1);
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);

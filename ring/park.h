@@ -19,12 +19,16 @@
 
 #define PARK_FOREVER UINT64_MAX
 
-struct park {
-	CACHE_ALIGNED struct ck_ec32 event_count;
-	struct ck_ec_ops ops;   /* per park, so that its callbacks find these counters */
-	unsigned spin_looks;    /* looks at the event count before sleeping; 0: gives way instead */
+struct park_counters {
 	counter_t parks;        /* times the owner slept; written by the owner */
 	_Atomic uint64_t wakes; /* futex wakes given to the owner; written by any waker */
+};
+
+struct park {
+	CACHE_ALIGNED struct ck_ec32 event_count;
+	struct ck_ec_ops ops; /* per park, so that its callbacks find these counters */
+	unsigned spin_looks;  /* looks at the event count before sleeping; 0: gives way instead */
+	struct park_counters counters;
 };
 
 /* Control thread, before the park is shared. It holds no resource, so nothing ends it. */

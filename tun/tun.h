@@ -61,16 +61,22 @@ struct tun_queue_ops {
 	void (*stop)(struct tun_queue *queue);
 };
 
+/* By the reader. */
+struct tun_read_counters {
+	counter_t reads, packets, bytes;
+	counter_t malformed; /* no IP packet, skipped */
+};
+
+/* By the writer. */
+struct tun_write_counters {
+	counter_t writes, bytes, errors;
+};
+
 struct tun_queue {
 	const struct tun_queue_ops *ops;
 	unsigned index;
 	_Atomic unsigned offloads; /* TUN_CAN_*; the writer clears a bit that the kernel rejects */
-	/* counters: the reader's, then on their own line the writer's */
-	CACHE_ALIGNED counter_t reads;
-	counter_t read_packets;
-	counter_t read_bytes;
-	counter_t read_malformed;
-	CACHE_ALIGNED counter_t writes;
-	counter_t written_bytes;
-	counter_t write_errors;
+	/* Each on a line of its own. */
+	CACHE_ALIGNED struct tun_read_counters read;
+	CACHE_ALIGNED struct tun_write_counters written;
 };

@@ -267,7 +267,7 @@ static int recv_many(struct tun_queue *queue, struct train *train)
 		const ssize_t len =
 			read(q->fd, train->data + start, sizeof(struct virtio_net_hdr) + IP_BYTES_MAX + 1);
 
-		counter_add(&queue->reads, 1);
+		counter_add(&queue->read.reads, 1);
 		if (len >= 0) {
 			added += append(queue, train, offset, len);
 			continue;
@@ -288,7 +288,7 @@ static int append(struct tun_queue *queue, struct train *train, uint32_t offset,
 
 	/* What is longer than any IP packet comes cut to the one byte more that was asked for. */
 	if (len <= (ssize_t)header || len > (ssize_t)(header + IP_BYTES_MAX)) {
-		counter_add(&queue->read_malformed, 1);
+		counter_add(&queue->read.malformed, 1);
 		return 0;
 	}
 	memcpy(&vnet, train->data + offset - header, header);
@@ -302,8 +302,8 @@ static int append(struct tun_queue *queue, struct train *train, uint32_t offset,
 		.csum_offset = vnet.csum_offset,
 	};
 	train->used = offset + (uint32_t)len - header + TRAIN_GAP;
-	counter_add(&queue->read_packets, 1);
-	counter_add(&queue->read_bytes, (uint64_t)len - header);
+	counter_add(&queue->read.packets, 1);
+	counter_add(&queue->read.bytes, (uint64_t)len - header);
 	return 1;
 }
 
@@ -346,8 +346,8 @@ static int send_frame(struct tun_queue *queue, struct tun_frame *frame)
 	while (written < 0 && errno == EINTR);
 	if (written < 0)
 		return write_error(q, frame, errno);
-	counter_add(&queue->writes, 1);
-	counter_add(&queue->written_bytes, frame->len);
+	counter_add(&queue->written.writes, 1);
+	counter_add(&queue->written.bytes, frame->len);
 	return 0;
 }
 
@@ -357,7 +357,7 @@ static int write_error(struct device_queue *q, const struct tun_frame *frame, in
 
 	if (err == EAGAIN)
 		return -EAGAIN;
-	counter_add(&q->queue.write_errors, 1);
+	counter_add(&q->queue.written.errors, 1);
 	if (err == EIO || (err == EINVAL && is_down(q)))
 		return -ENETDOWN;
 	if (err != EINVAL || frame->gso_type == VIRTIO_NET_HDR_GSO_NONE)

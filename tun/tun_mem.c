@@ -155,7 +155,7 @@ static int recv_many(struct tun_queue *queue, struct train *train)
 	int added = 0;
 	uint32_t offset;
 
-	counter_add(&queue->reads, 1);
+	counter_add(&queue->read.reads, 1);
 	pthread_mutex_lock(&mem->lock);
 	if (mem->unplugged)
 		added = -ENODEV;
@@ -166,8 +166,8 @@ static int recv_many(struct tun_queue *queue, struct train *train)
 		train->packet[train->nr++].offset = offset;
 		memcpy(train->data + offset, packet->data, packet->meta.len);
 		train->used = offset + packet->meta.len + TRAIN_GAP;
-		counter_add(&queue->read_packets, 1);
-		counter_add(&queue->read_bytes, packet->meta.len);
+		counter_add(&queue->read.packets, 1);
+		counter_add(&queue->read.bytes, packet->meta.len);
 		added++;
 		free(packet);
 	}
@@ -223,11 +223,11 @@ static int send_frame(struct tun_queue *queue, struct tun_frame *frame)
 	pthread_mutex_unlock(&mem->lock);
 	if (err) {
 		free(packet);
-		counter_add(&queue->write_errors, 1);
+		counter_add(&queue->written.errors, 1);
 		return err;
 	}
-	counter_add(&queue->writes, 1);
-	counter_add(&queue->written_bytes, frame->len);
+	counter_add(&queue->written.writes, 1);
+	counter_add(&queue->written.bytes, frame->len);
 	if (mem->sink) {
 		mem->sink(mem->arg, &packet->meta, packet->data);
 		free(packet);

@@ -39,7 +39,7 @@ uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, ui
 	if (!batch) {
 		batch = open_batch(q, endpoint, tag, tos, len);
 		if (unlikely(!batch)) {
-			counter_add(&q->dropped, 1);
+			counter_add(&q->counters.dropped, 1);
 			return NULL;
 		}
 	}

@@ -32,6 +32,10 @@ struct udp_batch {
 	CACHE_ALIGNED uint8_t data[65536];
 };
 
+struct gso_queue_counters {
+	counter_t dropped; /* datagrams for which no batch could be had (only while stopping) */
+};
+
 struct gso_queue {
 	struct pool *pool; /* of struct udp_batch; owner: the thread of this queue */
 	/* Takes the batch over, in order. May not fail: it waits if it must. */
@@ -50,7 +54,7 @@ struct gso_queue {
 	/* Newest batch of each connection, unless it is sealed. The one used last is at the end. */
 	struct udp_batch *open[GSO_CONNECTIONS_MAX];
 	uint32_t open_tag[GSO_CONNECTIONS_MAX]; /* of their endpoints: what the search looks at first */
-	counter_t dropped; /* datagrams for which no batch could be had (only while stopping) */
+	struct gso_queue_counters counters;
 };
 
 void gso_queue_init(struct gso_queue *q, struct pool *pool, void (*deliver)(void *, struct udp_batch *),

@@ -12,7 +12,7 @@
 
 struct bottleneck {
 	/* A thread's name; or "machine": its CPUs; or "network": what is below the sockets; empty: none. */
-	char stage[STATS_GROUP_BYTES];
+	char stage[METRICS_GROUP_BYTES];
 	char sentence[384]; /* one, plain */
 };
 

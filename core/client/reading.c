@@ -140,7 +140,7 @@ static int add_group(struct reading *r, const char *name)
 {
 	int err;
 
-	if (!*name || strlen(name) >= STATS_GROUP_BYTES)
+	if (!*name || strlen(name) >= METRICS_GROUP_BYTES)
 		return -EPROTO;
 	for (unsigned i = 0; i < r->nr_groups; i++) {
 		if (strcmp(r->groups[i].name, name) == 0) {

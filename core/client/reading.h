@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "udp/endpoint.h"
 
 #define READING_KEY_BYTES 45 /* base64 of 32 bytes with its zero byte, as wg(8) shows it */
@@ -16,7 +16,7 @@ struct reading_counter {
 
 /* A thread; or "drops", or "process". */
 struct reading_group {
-	char name[STATS_GROUP_BYTES];
+	char name[METRICS_GROUP_BYTES];
 	struct reading_counter *counters; /* in order of first appearance */
 	unsigned nr, capacity;
 };

@@ -360,7 +360,7 @@ static json_t *json_group(const struct reading *r, const struct reading_group *g
 	for (unsigned i = 0; g && i < g->nr && !err; i++) {
 		const struct reading_counter *c = &g->counters[i];
 		json_t *value = json_integer((json_int_t)c->value), *histogram;
-		char name[STATS_NAME_BYTES];
+		char name[METRICS_NAME_BYTES];
 		const char *bound;
 		size_t len;
 

@@ -701,7 +701,7 @@ static int backend_get(void *ctx, struct config_snapshot *out)
 
 struct stats_dump {
 	struct uapi_text *out;
-	char group[STATS_GROUP_BYTES];
+	char group[METRICS_GROUP_BYTES];
 };
 
 static void dump_counter(void *arg, const char *group, const char *name, uint64_t value)
@@ -720,7 +720,7 @@ static int backend_stats(void *ctx, struct uapi_text *out)
 	struct control *c = ctx;
 	struct stats_dump dump = {.out = out};
 
-	stats_each(c->params.stats, dump_counter, &dump);
+	metrics_each(c->params.metrics, dump_counter, &dump);
 	return 0;
 }
 

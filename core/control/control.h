@@ -11,7 +11,7 @@
 #include "core/base/control_address.h"
 #include "core/control/config.h"
 #include "core/threads/pipeline.h"
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "tun/tun_device.h"
 
 #define CONTROL_CLIENTS_MAX 64 /* served at once; more wait in the listen backlog */
@@ -53,7 +53,7 @@ struct control_params {
 	const struct tun_device *tun;
 	uint32_t mtu; /* of tun, as opened */
 	struct pipeline *pipeline;
-	const struct stats *stats;
+	struct metrics *metrics;
 };
 
 /* Blocks SIGINT, SIGTERM, SIGHUP and SIGPIPE, for the calling thread and those it will start. */

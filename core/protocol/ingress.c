@@ -145,7 +145,6 @@ static void send_view(struct dispatch *d, unsigned owner)
 		return;
 	}
 	counter_add(&d->counters.views, 1);
-	counter_add(&d->counters.datagrams, nr);
 	for (unsigned i = 0; i < d->nr_sent; i++) {
 		if (d->sent[i] == owner)
 			return;

@@ -39,7 +39,7 @@ struct dispatch {
 	unsigned sent[TUN_TX_THREADS_MAX],
 		nr_sent; /* owners with something new in their channel: the caller's to wake */
 	struct dispatch_counters {
-		counter_t views, datagrams, handshakes;
+		counter_t views, handshakes;
 	} counters;
 };
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "core/threads/counters.h"
 #include "core/threads/socket_share.h"
 #include "core/threads/state_thread.h"
 #include "core/threads/tun_rx_thread.h"
@@ -27,7 +26,7 @@ struct pipeline {
 };
 
 static int make(struct pipeline *p);
-static int register_counters(const struct pipeline *p);
+static int register_metrics(const struct pipeline *p);
 static int start(struct pipeline *p);
 static void tun_failed(void *arg, int err);
 
@@ -41,8 +40,8 @@ int pipeline_start(struct pipeline **out, const struct pipeline_config *config)
 		return -ENOMEM;
 	p->config = *config;
 	err = make(p);
-	if (!err && config->stats)
-		err = register_counters(p);
+	if (!err)
+		err = register_metrics(p);
 	/* Every thread finds everything in place: from here on nothing is initialised any more. */
 	if (!err)
 		err = start(p);
@@ -78,8 +77,8 @@ void pipeline_stop(struct pipeline *p)
 		tun_tx_thread_join(p->tun_tx[i]);
 
 	/* No thread is left: whatever lies in the rings and pools goes with their memory. */
-	if (p->config.stats)
-		stats_clear(p->config.stats);
+	if (p->config.metrics)
+		metrics_clear(p->config.metrics);
 	udp_rx_thread_free(p->udp_rx);
 	for (unsigned i = 0; i < nr; i++) {
 		tun_rx_thread_free(p->tun_rx[i]);
@@ -166,23 +165,19 @@ static int make(struct pipeline *p)
 	return err;
 }
 
-/* In the order in which `sluice stats` shows them. */
-static int register_counters(const struct pipeline *p)
+static int register_metrics(const struct pipeline *p)
 {
-	struct stats *stats = p->config.stats;
-	int err = counters_add_process(stats);
+	struct metrics *m = p->config.metrics;
 
-	for (unsigned i = 0; i < p->config.tun_threads && !err; i++)
-		err = tun_rx_thread_register(p->tun_rx[i], stats);
-	if (!err)
-		err = state_thread_register(p->state, stats);
-	if (!err)
-		err = udp_tx_thread_register(p->udp_tx, stats);
-	if (!err)
-		err = udp_rx_thread_register(p->udp_rx, stats);
-	for (unsigned i = 0; i < p->config.tun_threads && !err; i++)
-		err = tun_tx_thread_register(p->tun_tx[i], stats);
-	return err;
+	metrics_add_process(m);
+	for (unsigned i = 0; i < p->config.tun_threads; i++) {
+		tun_rx_thread_register(p->tun_rx[i], m);
+		tun_tx_thread_register(p->tun_tx[i], m);
+	}
+	state_thread_register(p->state, m);
+	udp_tx_thread_register(p->udp_tx, m);
+	udp_rx_thread_register(p->udp_rx, m);
+	return metrics_status(m);
 }
 
 static int start(struct pipeline *p)

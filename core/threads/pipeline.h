@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "core/protocol/device.h"
 #include "tun/tun.h"
 #include "udp/socket.h"
@@ -20,7 +20,7 @@ struct pipeline_config {
 	const struct aead_backend *aead;
 	uint32_t mtu;
 	struct tun_queue **queues; /* tun_threads of them; not owned */
-	struct stats *stats;       /* counters are registered here; not owned; may be NULL */
+	struct metrics *metrics;   /* counters are registered here; not owned; may be NULL */
 	void (*tun_failed)(
 		void *arg, int err); /* a tun-rx thread, once: TUN cannot be read any more; may be NULL */
 	void *arg;

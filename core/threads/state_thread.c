@@ -5,9 +5,9 @@
 #include <semaphore.h>
 
 #include "core/base/clock.h"
+#include "core/base/metrics.h"
 #include "core/protocol/egress.h"
 #include "core/protocol/handshake.h"
-#include "core/threads/counters.h"
 #include "core/threads/udp_tx_thread.h"
 #include "core/threads/worker.h"
 #include "crypto/secret.h"
@@ -404,41 +404,26 @@ static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
 		queue->ops->send(queue, &frame));
 }
 
-int state_thread_register(const struct state_thread *t, struct stats *s)
-{
-	const struct device *dev = &t->device;
-	int err = 0;
+static METRICS_DEFINE_ADD(
+	add_counters, struct state_counters, METRICS_STATE_COUNTERS) static METRICS_DEFINE_ADD(add_egress,
+	struct egress_counters, METRICS_EGRESS_COUNTERS) static METRICS_DEFINE_ADD(add_device,
+	struct device_counters, METRICS_DEVICE) static METRICS_DEFINE_ADD_SOME(add_handshake_queue,
+	struct channel_counters, METRICS_HANDSHAKE_QUEUE) static METRICS_DEFINE_ADD_SOME(add_note_queue,
+	struct channel_counters, METRICS_NOTE_QUEUE)
 
-	COUNT("state", &t->counters, turns);
-	COUNT("state", &t->counters, inline_turns);
-	COUNT("state", &t->counters, wakes_given);
-	COUNT_HISTOGRAM("state", &t->counters, queue_seen);
-	COUNT_HISTOGRAM("state", &dev->egress_counters, train_segments);
-	GAUGE("state", "batches_in_use", counters_read_pool_in_use, &t->batches);
-	GAUGE("state", "batches_capacity", counters_read_pool_count, &t->batches);
-	GAUGE("state", "cpu_ns", worker_cpu_ns, &t->worker);
-	COUNT("state", &dev->egress_counters, trains);
-	COUNT("state", &dev->egress_counters, packets);
-	COUNT("state", &dev->egress_counters, segments);
-	COUNT("state", &dev->egress_counters, bytes);
-	COUNT("state", &dev->egress_counters, staged);
-	COUNT("state", &dev->egress_counters, unreachables_sent);
-	COUNT("state", &dev->counters, initiations_sent);
-	COUNT("state", &dev->counters, responses_sent);
-	COUNT("state", &dev->counters, cookies_sent);
-	COUNT("state", &dev->counters, initiations_received);
-	COUNT("state", &dev->counters, responses_received);
-	COUNT("state", &dev->counters, cookies_received);
-	COUNT("state", &dev->counters, handshakes_completed);
-	COUNT("state", &dev->counters, keepalives_sent);
-	COUNT("state", &dev->counters, rekeys);
-	err = counters_add_channel(s, "state", &t->trains_ring, err);
-	if (!err)
-		err = stats_add(s, "state", "handshake_queue_high_water", &t->handshakes_ring.high_water);
-	if (!err)
-		err = stats_add(s, "state", "note_queue_high_water", &t->notes_ring.high_water);
-	if (!err)
-		err = stats_add(s, "state", "note_queue_refused", &t->notes_ring.refused);
-	err = counters_add_park(s, "state", &t->worker.park, err);
-	return counters_add_drops(s, &t->drops, err);
+	void state_thread_register(const struct state_thread *t, struct metrics *m)
+{
+	const enum metrics_group group = METRICS_GROUP_STATE;
+
+	add_counters(m, group, 0, &t->counters);
+	add_egress(m, group, 0, &t->device.egress_counters);
+	add_device(m, group, 0, &t->device.counters);
+	metrics_add_pool(m, group, 0, METRIC_BATCHES_IN_USE, METRIC_BATCHES_CAPACITY, &t->batches);
+	metrics_add_read(m, group, 0, METRIC_CPU_NS, worker_cpu_ns, &t->worker);
+	metrics_add_queue(m, group, 0, &t->trains_ring);
+	add_handshake_queue(m, group, 0, &t->handshakes_ring.counters);
+	add_note_queue(m, group, 0, &t->notes_ring.counters);
+	metrics_add_gso_queue(m, group, 0, &t->queue.counters);
+	metrics_add_park(m, group, 0, &t->worker.park.counters);
+	metrics_add_drops(m, &t->drops);
 }

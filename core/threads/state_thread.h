@@ -19,7 +19,7 @@
  */
 #pragma once
 
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "core/protocol/device.h"
 #include "ring/channel.h"
 #include "ring/train.h"
@@ -42,8 +42,8 @@ struct state_thread_config {
 
 /* -ENOMEM, or what the AEAD backend says. */
 int state_thread_new(struct state_thread **out, const struct state_thread_config *config) MUST_CHECK;
-int state_thread_register(const struct state_thread *t, struct stats *stats) MUST_CHECK; /* -ENOMEM */
-int state_thread_start(struct state_thread *t) MUST_CHECK;                               /* -EAGAIN */
+void state_thread_register(const struct state_thread *t, struct metrics *m); /* see metrics_status() */
+int state_thread_start(struct state_thread *t) MUST_CHECK;                   /* -EAGAIN */
 /* *stopping is set: ends its waits. This and the two below accept NULL. */
 void state_thread_stop(struct state_thread *t);
 void state_thread_join(struct state_thread *t);

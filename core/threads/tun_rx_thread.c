@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <urcu-qsbr.h>
 
-#include "core/threads/counters.h"
+#include "core/base/metrics.h"
 #include "core/threads/hand_over.h"
 #include "core/threads/worker.h"
 
@@ -163,26 +163,16 @@ static void submit(struct tun_rx_thread *t, struct train *train, bool more)
 		state_thread_wake(state);
 }
 
-int tun_rx_thread_register(const struct tun_rx_thread *t, struct stats *s)
-{
-	const struct tun_queue *queue = t->config.queue;
-	char group[STATS_GROUP_BYTES];
-	int err = 0;
+static METRICS_DEFINE_ADD(add_counters, struct tun_rx_counters, METRICS_TUN_RX_COUNTERS)
 
-	snprintf(group, sizeof(group), "tun-rx%u", t->config.number);
-	COUNT(group, &t->counters, trains);
-	COUNT(group, &t->counters, stalls);
-	COUNT(group, &t->counters, polls);
-	COUNT(group, &t->counters, wakes_given);
-	COUNT_HISTOGRAM(group, &t->counters, train_packets);
-	GAUGE(group, "trains_in_flight", counters_read_pool_in_use, &t->trains);
-	GAUGE(group, "trains_capacity", counters_read_pool_count, &t->trains);
-	GAUGE(group, "cpu_ns", worker_cpu_ns, &t->worker);
-	COUNT(group, queue, reads);
-	COUNT(group, queue, read_packets);
-	COUNT(group, queue, read_bytes);
-	COUNT(group, queue, read_malformed);
-	if (!err)
-		err = stats_add(s, "drops", "egress_not_a_packet", &queue->read_malformed);
-	return counters_add_park(s, group, &t->worker.park, err);
+	void tun_rx_thread_register(const struct tun_rx_thread *t, struct metrics *m)
+{
+	const enum metrics_group group = METRICS_GROUP_TUN_RX;
+	const unsigned number = t->config.number;
+
+	add_counters(m, group, number, &t->counters);
+	metrics_add_pool(m, group, number, METRIC_TRAINS_IN_FLIGHT, METRIC_TRAINS_CAPACITY, &t->trains);
+	metrics_add_read(m, group, number, METRIC_CPU_NS, worker_cpu_ns, &t->worker);
+	metrics_add_tun_read(m, group, number, &t->config.queue->read);
+	metrics_add_park(m, group, number, &t->worker.park.counters);
 }

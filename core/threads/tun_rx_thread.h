@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "core/threads/state_thread.h"
 #include "tun/tun.h"
 
@@ -25,8 +25,8 @@ struct tun_rx_thread_config {
 
 /* -ENOMEM. */
 int tun_rx_thread_new(struct tun_rx_thread **out, const struct tun_rx_thread_config *config) MUST_CHECK;
-int tun_rx_thread_register(const struct tun_rx_thread *t, struct stats *stats) MUST_CHECK; /* -ENOMEM */
-int tun_rx_thread_start(struct tun_rx_thread *t) MUST_CHECK;                               /* -EAGAIN */
+void tun_rx_thread_register(const struct tun_rx_thread *t, struct metrics *m); /* see metrics_status() */
+int tun_rx_thread_start(struct tun_rx_thread *t) MUST_CHECK;                   /* -EAGAIN */
 /* *stopping is set: ends its waits. */
 void tun_rx_thread_stop(struct tun_rx_thread *t);
 void tun_rx_thread_join(struct tun_rx_thread *t);

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 #include "core/base/clock.h"
+#include "core/base/metrics.h"
 #include "core/protocol/ingress.h"
-#include "core/threads/counters.h"
 #include "core/threads/worker.h"
 
 /*
@@ -147,28 +147,19 @@ static uint64_t drain(void *arg)
 	return PARK_FOREVER;
 }
 
-int tun_tx_thread_register(const struct tun_tx_thread *t, struct stats *s)
-{
-	char group[STATS_GROUP_BYTES];
-	int err = 0;
+static METRICS_DEFINE_ADD(
+	add_counters, struct tun_tx_counters, METRICS_TUN_TX_COUNTERS) static METRICS_DEFINE_ADD(add_ingress,
+	struct ingress_counters, METRICS_INGRESS_COUNTERS)
 
-	snprintf(group, sizeof(group), "tun-tx%u", t->number);
-	COUNT(group, &t->ingress.counters, views);
-	COUNT(group, &t->ingress.counters, segments);
-	COUNT(group, &t->ingress.counters, bytes);
-	COUNT(group, &t->ingress.counters, packets);
-	COUNT(group, &t->ingress.counters, frames);
-	COUNT(group, &t->ingress.counters, keepalives);
-	COUNT(group, t->ingress.queue, writes);
-	COUNT(group, t->ingress.queue, written_bytes);
-	COUNT(group, t->ingress.queue, write_errors);
-	COUNT(group, &t->counters, inline_drains);
-	COUNT(group, &t->counters, wakes_given);
-	COUNT_HISTOGRAM(group, &t->ingress.counters, view_segments);
-	COUNT_HISTOGRAM(group, &t->ingress.counters, frame_packets);
-	COUNT_HISTOGRAM(group, &t->counters, queue_seen);
-	GAUGE(group, "cpu_ns", worker_cpu_ns, &t->worker);
-	err = counters_add_channel(s, group, &t->views_ring, err);
-	err = counters_add_park(s, group, &t->worker.park, err);
-	return counters_add_drops(s, &t->drops, err);
+	void tun_tx_thread_register(const struct tun_tx_thread *t, struct metrics *m)
+{
+	const enum metrics_group group = METRICS_GROUP_TUN_TX;
+
+	add_ingress(m, group, t->number, &t->ingress.counters);
+	metrics_add_tun_write(m, group, t->number, &t->ingress.queue->written);
+	add_counters(m, group, t->number, &t->counters);
+	metrics_add_read(m, group, t->number, METRIC_CPU_NS, worker_cpu_ns, &t->worker);
+	metrics_add_queue(m, group, t->number, &t->views_ring);
+	metrics_add_park(m, group, t->number, &t->worker.park.counters);
+	metrics_add_drops(m, &t->drops);
 }

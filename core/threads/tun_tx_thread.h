@@ -13,7 +13,7 @@
  */
 #pragma once
 
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "core/protocol/device.h"
 #include "core/threads/state_thread.h"
 #include "ring/channel.h"
@@ -31,8 +31,8 @@ struct tun_tx_thread_config {
 
 /* -ENOMEM, or what the AEAD backend says. */
 int tun_tx_thread_new(struct tun_tx_thread **out, const struct tun_tx_thread_config *config) MUST_CHECK;
-int tun_tx_thread_register(const struct tun_tx_thread *t, struct stats *stats) MUST_CHECK; /* -ENOMEM */
-int tun_tx_thread_start(struct tun_tx_thread *t) MUST_CHECK;                               /* -EAGAIN */
+void tun_tx_thread_register(const struct tun_tx_thread *t, struct metrics *m); /* see metrics_status() */
+int tun_tx_thread_start(struct tun_tx_thread *t) MUST_CHECK;                   /* -EAGAIN */
 /* *stopping is set: ends its waits. This and the two below accept NULL. */
 void tun_tx_thread_stop(struct tun_tx_thread *t);
 void tun_tx_thread_join(struct tun_tx_thread *t);

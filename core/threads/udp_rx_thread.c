@@ -7,8 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "core/base/metrics.h"
 #include "core/protocol/ingress.h"
-#include "core/threads/counters.h"
 #include "core/threads/hand_over.h"
 #include "core/threads/worker.h"
 #include "udp/receive.h"
@@ -265,30 +265,19 @@ static bool socket_half_full(int fd)
 	return info[SK_MEMINFO_RMEM_ALLOC] > info[SK_MEMINFO_RCVBUF] / 2;
 }
 
-int udp_rx_thread_register(const struct udp_rx_thread *t, struct stats *s)
-{
-	const struct udp_rx_counters *rx = udp_rx_counters(t->rx);
-	int err = 0;
+static METRICS_DEFINE_ADD(add_counters, struct udp_rx_thread_counters,
+	METRICS_UDP_RX_COUNTERS) static METRICS_DEFINE_ADD(add_dispatch, struct dispatch_counters,
+	METRICS_DISPATCH)
 
-	COUNT("udp-rx", rx, calls);
-	COUNT("udp-rx", rx, messages);
-	COUNT("udp-rx", rx, datagrams);
-	COUNT("udp-rx", rx, bytes);
-	COUNT("udp-rx", rx, truncated);
-	COUNT("udp-rx", rx, empty);
-	COUNT("udp-rx", rx, errors);
-	COUNT("udp-rx", &t->dispatch.counters, views);
-	COUNT("udp-rx", &t->dispatch.counters, handshakes);
-	COUNT("udp-rx", &t->counters, waits);
-	COUNT("udp-rx", &t->counters, sheds);
-	COUNT("udp-rx", &t->counters, polls);
-	COUNT("udp-rx", &t->counters, wakes_given);
-	COUNT_HISTOGRAM("udp-rx", rx, gro_segments);
-	GAUGE("udp-rx", "batches_in_use", counters_read_pool_in_use, &t->batches);
-	GAUGE("udp-rx", "batches_capacity", counters_read_pool_count, &t->batches);
-	GAUGE("udp-rx", "cpu_ns", worker_cpu_ns, &t->worker);
-	if (!err)
-		err = stats_add(s, "drops", "receive_truncated", &rx->truncated);
-	err = counters_add_park(s, "udp-rx", &t->worker.park, err);
-	return counters_add_drops(s, &t->drops, err);
+	void udp_rx_thread_register(const struct udp_rx_thread *t, struct metrics *m)
+{
+	const enum metrics_group group = METRICS_GROUP_UDP_RX;
+
+	metrics_add_udp_rx(m, group, 0, udp_rx_counters(t->rx));
+	add_dispatch(m, group, 0, &t->dispatch.counters);
+	add_counters(m, group, 0, &t->counters);
+	metrics_add_pool(m, group, 0, METRIC_BATCHES_IN_USE, METRIC_BATCHES_CAPACITY, &t->batches);
+	metrics_add_read(m, group, 0, METRIC_CPU_NS, worker_cpu_ns, &t->worker);
+	metrics_add_park(m, group, 0, &t->worker.park.counters);
+	metrics_add_drops(m, &t->drops);
 }

@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "core/threads/socket_share.h"
 #include "core/threads/state_thread.h"
 #include "core/threads/tun_tx_thread.h"
@@ -24,8 +24,8 @@ struct udp_rx_thread_config {
 
 /* -ENOMEM, -EMFILE. */
 int udp_rx_thread_new(struct udp_rx_thread **out, const struct udp_rx_thread_config *config) MUST_CHECK;
-int udp_rx_thread_register(const struct udp_rx_thread *t, struct stats *stats) MUST_CHECK; /* -ENOMEM */
-int udp_rx_thread_start(struct udp_rx_thread *t) MUST_CHECK;                               /* -EAGAIN */
+void udp_rx_thread_register(const struct udp_rx_thread *t, struct metrics *m); /* see metrics_status() */
+int udp_rx_thread_start(struct udp_rx_thread *t) MUST_CHECK;                   /* -EAGAIN */
 /* *stopping is set: ends its waits. This and the two below accept NULL. */
 void udp_rx_thread_stop(struct udp_rx_thread *t);
 void udp_rx_thread_join(struct udp_rx_thread *t);

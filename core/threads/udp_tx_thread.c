@@ -4,7 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "core/threads/counters.h"
+#include "core/base/metrics.h"
 #include "core/threads/hand_over.h"
 #include "core/threads/worker.h"
 #include "udp/send.h"
@@ -202,39 +202,15 @@ static void send_from(int cpu, struct udp_tx_thread *t, struct udp_batch **batch
 		IGNORE_RESULT("it was allowed before", sched_setaffinity(0, sizeof(before), &before));
 }
 
-int udp_tx_thread_register(const struct udp_tx_thread *t, struct stats *s)
-{
-	const struct udp_tx_counters *tx = udp_tx_counters(t->tx);
-	int err = 0;
+static METRICS_DEFINE_ADD(add_counters, struct udp_tx_thread_counters, METRICS_UDP_TX_COUNTERS)
 
-	COUNT("udp-tx", tx, calls);
-	COUNT("udp-tx", tx, batches);
-	COUNT("udp-tx", tx, messages);
-	COUNT("udp-tx", tx, datagrams);
-	COUNT("udp-tx", tx, bytes);
-	COUNT("udp-tx", tx, gso_fallbacks);
-	COUNT("udp-tx", tx, pin_dropped);
-	COUNT("udp-tx", tx, waits);
-	COUNT("udp-tx", tx, drop_unreachable);
-	COUNT("udp-tx", tx, drop_too_long);
-	COUNT("udp-tx", tx, drop_no_buffer);
-	COUNT("udp-tx", tx, drop_no_socket);
-	COUNT("udp-tx", tx, drop_error);
-	COUNT_HISTOGRAM("udp-tx", tx, gso_segments);
-	COUNT_HISTOGRAM("udp-tx", &t->counters, queue_seen);
-	COUNT("udp-tx", &t->counters, inline_sends);
-	COUNT("udp-tx", &t->counters, wakes_given);
-	GAUGE("udp-tx", "cpu_ns", worker_cpu_ns, &t->worker);
-	if (!err)
-		err = stats_add(s, "drops", "send_unreachable", &tx->drop_unreachable);
-	if (!err)
-		err = stats_add(s, "drops", "send_too_long", &tx->drop_too_long);
-	if (!err)
-		err = stats_add(s, "drops", "send_no_buffer", &tx->drop_no_buffer);
-	if (!err)
-		err = stats_add(s, "drops", "send_no_socket", &tx->drop_no_socket);
-	if (!err)
-		err = stats_add(s, "drops", "send_error", &tx->drop_error);
-	err = counters_add_channel(s, "udp-tx", &t->batches_ring, err);
-	return counters_add_park(s, "udp-tx", &t->worker.park, err);
+	void udp_tx_thread_register(const struct udp_tx_thread *t, struct metrics *m)
+{
+	const enum metrics_group group = METRICS_GROUP_UDP_TX;
+
+	metrics_add_udp_tx(m, group, 0, udp_tx_counters(t->tx));
+	add_counters(m, group, 0, &t->counters);
+	metrics_add_read(m, group, 0, METRIC_CPU_NS, worker_cpu_ns, &t->worker);
+	metrics_add_queue(m, group, 0, &t->batches_ring);
+	metrics_add_park(m, group, 0, &t->worker.park.counters);
 }

@@ -12,7 +12,7 @@
  */
 #pragma once
 
-#include "core/base/stats.h"
+#include "core/base/metrics.h"
 #include "core/threads/socket_share.h"
 #include "udp/gso_queue.h"
 
@@ -26,8 +26,8 @@ struct udp_tx_thread;
 /* stopping and sockets outlive the thread. -ENOMEM. */
 int udp_tx_thread_new(struct udp_tx_thread **out, const struct socket_slot *sockets,
 	const _Atomic bool *stopping) MUST_CHECK;
-int udp_tx_thread_register(const struct udp_tx_thread *t, struct stats *stats) MUST_CHECK; /* -ENOMEM */
-int udp_tx_thread_start(struct udp_tx_thread *t) MUST_CHECK;                               /* -EAGAIN */
+void udp_tx_thread_register(const struct udp_tx_thread *t, struct metrics *m); /* see metrics_status() */
+int udp_tx_thread_start(struct udp_tx_thread *t) MUST_CHECK;                   /* -EAGAIN */
 /* *stopping is set: ends its waits. This and the two below accept NULL. */
 void udp_tx_thread_stop(struct udp_tx_thread *t);
 void udp_tx_thread_join(struct udp_tx_thread *t);

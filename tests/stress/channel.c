@@ -118,12 +118,12 @@ int main(void)
 	stress_join(thread);
 	stress_unwatch();
 	REQUIRE(spsc_pop(rx) == NULL, "an item more than was sent");
-	REQUIRE(counter_read(&ch.high_water) == CHANNEL_SLOTS, "held %llu",
-		(unsigned long long)counter_read(&ch.high_water));
+	REQUIRE(counter_read(&ch.counters.high_water) == CHANNEL_SLOTS, "held %llu",
+		(unsigned long long)counter_read(&ch.counters.high_water));
 	REQUIRE(pool_in_use(&producer.pool) == 0, "items leak");
 	printf("channel: %llu items through %d slots in order, %llu refused, %llu sleeps, %.1f s\n",
 		(unsigned long long)producer.rounds, CHANNEL_SLOTS, (unsigned long long)producer.refused,
-		(unsigned long long)counter_read(&park.parks), (double)(park_clock_ns() - began_ns) / 1e9);
+		(unsigned long long)counter_read(&park.counters.parks), (double)(park_clock_ns() - began_ns) / 1e9);
 	pool_done(&producer.pool);
 	channel_done(&ch);
 	return 0;

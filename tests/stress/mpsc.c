@@ -98,8 +98,8 @@ static void run(unsigned capacity, uint64_t rounds)
 		stress_join(thread[i]);
 	stress_unwatch();
 	REQUIRE(mpsc_pop(rx) == NULL, "an item more than was sent");
-	REQUIRE(counter_read(&ch.high_water) <= capacity + PRODUCERS - 1, "%llu items in a channel of %u",
-		(unsigned long long)counter_read(&ch.high_water), capacity);
+	REQUIRE(counter_read(&ch.counters.high_water) <= capacity + PRODUCERS - 1, "%llu items in a channel of %u",
+		(unsigned long long)counter_read(&ch.counters.high_water), capacity);
 	for (unsigned i = 0; i < PRODUCERS; i++) {
 		REQUIRE(pool_in_use(&producer[i].pool) == 0, "producer %u leaks", i);
 		refused += producer[i].refused;
@@ -107,7 +107,7 @@ static void run(unsigned capacity, uint64_t rounds)
 	}
 	printf("mpsc: capacity %u: %llu items of %d producers in order, longest %llu, %llu refused, %.1f s\n",
 		capacity, (unsigned long long)total, PRODUCERS,
-		(unsigned long long)counter_read(&ch.high_water), (unsigned long long)refused,
+		(unsigned long long)counter_read(&ch.counters.high_water), (unsigned long long)refused,
 		(double)(park_clock_ns() - began_ns) / 1e9);
 	channel_done(&ch);
 }

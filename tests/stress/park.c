@@ -161,11 +161,11 @@ static void run(const char *name, unsigned wakers, bool dallies, int cpu, uint64
 	stress_join(owner_thread);
 	stress_unwatch();
 
-	parks = counter_read(&owner.park.parks);
-	wakes = owner.park.wakes;
+	parks = counter_read(&owner.park.counters.parks);
+	wakes = owner.park.counters.wakes;
 	for (unsigned i = 0; i < wakers; i++) {
-		parks += counter_read(&owner.waker[i].in.park.parks);
-		wakes += owner.waker[i].in.park.wakes;
+		parks += counter_read(&owner.waker[i].in.park.counters.parks);
+		wakes += owner.waker[i].in.park.counters.wakes;
 	}
 	printf("park: %s: %llu rounds, %llu sleeps, %llu futex wakes, none missed, %.1f s\n", name,
 		(unsigned long long)owner.rounds, (unsigned long long)parks, (unsigned long long)wakes,

@@ -49,7 +49,7 @@ struct node {
 	struct tun_mem *tun[QUEUES];
 	struct tun_queue *queues[QUEUES];
 	struct pipeline *pipeline;
-	struct stats *stats;
+	struct metrics *metrics;
 	struct udp_sockets *sockets;
 	uint8_t ghost_key[GHOSTS][NOISE_KEY_BYTES];
 	_Atomic uint16_t port;  /* for the stranger */
@@ -581,7 +581,7 @@ static void change_something(struct node *node, uint64_t *seed)
 		break;
 	default:
 		look_for_index(node);
-		stats_each(node->stats, count_one, &(uint64_t){0});
+		metrics_each(node->metrics, count_one, &(uint64_t){0});
 		break;
 	}
 	/* A ghost is no more than a few changes old, so that each can come again. */
@@ -599,13 +599,13 @@ static void start_node(struct node *node, const struct aead_backend *aead)
 		node->queues[q] = tun_mem_queue(node->tun[q]);
 	}
 	memset(node->flow, 0, sizeof(node->flow));
-	REQUIRE(!stats_new(&node->stats), "no memory");
+	REQUIRE(!metrics_new(&node->metrics), "no memory");
 	const int err = pipeline_start(&node->pipeline, &(struct pipeline_config){
 								.tun_threads = QUEUES,
 								.aead = aead,
 								.mtu = MTU,
 								.queues = node->queues,
-								.stats = node->stats,
+								.metrics = node->metrics,
 							});
 	REQUIRE(!err, "start: %s", strerror(-err));
 	new_sockets(node);
@@ -615,7 +615,7 @@ static void start_node(struct node *node, const struct aead_backend *aead)
 static void stop_node(struct node *node)
 {
 	pipeline_stop(node->pipeline);
-	stats_free(node->stats);
+	metrics_free(node->metrics);
 	udp_sockets_put(node->sockets);
 	node->sockets = NULL;
 }

@@ -160,7 +160,7 @@ static uint64_t run(struct owner *owner, uint64_t rounds)
 			pool_put(owner->giver[i].kept[k]);
 	REQUIRE(pool_in_use(&owner->pool) == 0, "buffers leak");
 	pool_done(&owner->pool);
-	return counter_read(&owner->park.parks);
+	return counter_read(&owner->park.counters.parks);
 }
 
 int main(void)

@@ -71,12 +71,12 @@ Test(channel, spsc_holds_exactly_its_capacity_in_order)
 		}
 		cr_assert_not(spsc_push(tx, &items[capacity]), "capacity %u took one too many", capacity);
 		cr_assert_eq(channel_len(&ch), capacity);
-		cr_assert_eq(counter_read(&ch.refused), 1);
-		cr_assert_eq(counter_read(&ch.high_water), capacity);
+		cr_assert_eq(counter_read(&ch.counters.refused), 1);
+		cr_assert_eq(counter_read(&ch.counters.high_water), capacity);
 		for (unsigned i = 0; i < capacity; i++)
 			cr_assert_eq(spsc_pop(rx), &items[i], "capacity %u broke the order", capacity);
 		cr_assert_null(spsc_pop(rx));
-		cr_assert_eq(counter_read(&ch.high_water), capacity, "high water fell");
+		cr_assert_eq(counter_read(&ch.counters.high_water), capacity, "high water fell");
 		channel_done(&ch);
 	}
 }
@@ -95,8 +95,8 @@ Test(channel, mpsc_holds_exactly_its_capacity_in_order)
 			cr_assert(mpsc_push(tx, &items[i]), "capacity %u refused item %u", capacity, i);
 		cr_assert_not(mpsc_push(tx, &items[capacity]), "capacity %u took one too many", capacity);
 		cr_assert_eq(channel_len(&ch), capacity);
-		cr_assert_eq(counter_read(&ch.refused), 1);
-		cr_assert_eq(counter_read(&ch.high_water), capacity);
+		cr_assert_eq(counter_read(&ch.counters.refused), 1);
+		cr_assert_eq(counter_read(&ch.counters.high_water), capacity);
 		for (unsigned i = 0; i < capacity; i++)
 			cr_assert_eq(mpsc_pop(rx), &items[i], "capacity %u broke the order", capacity);
 		cr_assert_null(mpsc_pop(rx));
@@ -118,7 +118,7 @@ Test(channel, full_one_takes_one_more_for_each_one_taken_out)
 		cr_assert_eq(spsc_pop(rx), &items[i % CHANNEL_SLOTS]);
 		cr_assert(spsc_push(tx, &items[i % CHANNEL_SLOTS]));
 	}
-	cr_assert_eq(counter_read(&ch.refused), 5000);
+	cr_assert_eq(counter_read(&ch.counters.refused), 5000);
 	channel_done(&ch);
 }
 
@@ -197,10 +197,10 @@ Test(channel, agrees_with_an_array_on_random_pushes_and_pops)
 		cr_assert_eq(channel_len(&spsc), tail - head, "seed %u", seed);
 		cr_assert_eq(channel_len(&mpsc), tail - head, "seed %u", seed);
 	}
-	cr_assert_eq(counter_read(&spsc.refused), refused, "seed %u", seed);
-	cr_assert_eq(counter_read(&mpsc.refused), refused, "seed %u", seed);
-	cr_assert_eq(counter_read(&spsc.high_water), high_water, "seed %u", seed);
-	cr_assert_eq(counter_read(&mpsc.high_water), high_water, "seed %u", seed);
+	cr_assert_eq(counter_read(&spsc.counters.refused), refused, "seed %u", seed);
+	cr_assert_eq(counter_read(&mpsc.counters.refused), refused, "seed %u", seed);
+	cr_assert_eq(counter_read(&spsc.counters.high_water), high_water, "seed %u", seed);
+	cr_assert_eq(counter_read(&mpsc.counters.high_water), high_water, "seed %u", seed);
 	channel_done(&spsc);
 	channel_done(&mpsc);
 }
@@ -231,7 +231,7 @@ Test(channel, push_makes_the_consumers_ticket_stale_and_a_refused_one_does_not)
 	cr_assert_not(spsc_push(stx, &items[0]));
 	cr_assert_not(mpsc_push(mtx, &items[0]));
 	cr_assert_eq(park_ticket(&park), ticket);
-	cr_assert_eq(park.wakes, 0, "a futex call although nobody sleeps");
+	cr_assert_eq(park.counters.wakes, 0, "a futex call although nobody sleeps");
 	channel_done(&spsc);
 	channel_done(&mpsc);
 }

@@ -37,7 +37,7 @@ static void start(struct sleeper *s, uint64_t deadline_ns)
 	s->deadline_ns = deadline_ns;
 	cr_assert_eq(pthread_create(&s->thread, NULL, sleep_once, s), 0);
 	/* In the kernel or about to enter it: the sleeping flag is up. */
-	while (!ck_ec32_has_waiters(&s->park.event_count) || counter_read(&s->park.parks) == 0)
+	while (!ck_ec32_has_waiters(&s->park.event_count) || counter_read(&s->park.counters.parks) == 0)
 		nap_ms(1);
 }
 
@@ -50,8 +50,8 @@ Test(park, wake_after_the_ticket_ends_the_wait_before_it_begins)
 	ticket = park_ticket(&park);
 	park_wake(&park);
 	cr_assert(park_wait(&park, ticket, PARK_FOREVER));
-	cr_assert_eq(counter_read(&park.parks), 0);
-	cr_assert_eq(park.wakes, 0);
+	cr_assert_eq(counter_read(&park.counters.parks), 0);
+	cr_assert_eq(park.counters.wakes, 0);
 }
 
 Test(park, wake_before_the_ticket_does_not_end_the_wait)
@@ -70,7 +70,7 @@ Test(park, waker_of_an_awake_owner_makes_no_system_call)
 	park_init(&park);
 	for (unsigned i = 0; i < 100000; i++)
 		park_wake(&park);
-	cr_assert_eq(park.wakes, 0);
+	cr_assert_eq(park.counters.wakes, 0);
 }
 
 Test(park, deadline_that_has_passed_does_not_sleep)
@@ -80,7 +80,7 @@ Test(park, deadline_that_has_passed_does_not_sleep)
 	park_init(&park);
 	cr_assert_not(park_wait(&park, park_ticket(&park), park_clock_ns() - 1));
 	cr_assert_not(park_wait(&park, park_ticket(&park), 0));
-	cr_assert_eq(counter_read(&park.parks), 0);
+	cr_assert_eq(counter_read(&park.counters.parks), 0);
 }
 
 Test(park, wake_beats_a_deadline_that_has_passed)
@@ -108,7 +108,7 @@ Test(park, sleeps_once_and_until_the_deadline)
 		cr_assert_not(park_wait(&park, park_ticket(&park), deadline_ns));
 		late_ns = park_clock_ns() - deadline_ns;
 		cr_assert_lt(late_ns, 400 * NS_PER_MS, "early by or late by %ld ns", (long)late_ns);
-		cr_assert_eq(counter_read(&park.parks), 1);
+		cr_assert_eq(counter_read(&park.counters.parks), 1);
 	}
 }
 
@@ -119,11 +119,11 @@ Test(park, owner_sleeps_undisturbed_until_it_is_woken)
 	start(&s, PARK_FOREVER);
 	nap_ms(300);
 	cr_assert_not(s.back);
-	cr_assert_eq(counter_read(&s.park.parks), 1, "the owner woke up for nothing");
+	cr_assert_eq(counter_read(&s.park.counters.parks), 1, "the owner woke up for nothing");
 	park_wake(&s.park);
 	pthread_join(s.thread, NULL);
 	cr_assert(s.woken);
-	cr_assert_eq(s.park.wakes, 1);
+	cr_assert_eq(s.park.counters.wakes, 1);
 }
 
 Test(park, wake_ends_a_wait_with_a_deadline)
@@ -145,7 +145,7 @@ Test(park, second_wake_of_the_same_sleep_makes_no_system_call)
 	park_wake(&s.park);
 	pthread_join(s.thread, NULL);
 	park_wake(&s.park);
-	cr_assert_eq(s.park.wakes, 1);
+	cr_assert_eq(s.park.counters.wakes, 1);
 }
 
 static void ignore(int signal)

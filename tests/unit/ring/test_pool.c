@@ -289,7 +289,7 @@ static void start(struct waiter *w, struct buffer **held, unsigned count)
 	for (unsigned i = 0; i < count; i++)
 		held[i] = pool_get(&w->pool);
 	cr_assert_eq(pthread_create(&w->thread, NULL, wait_for_buffer, w), 0);
-	while (!ck_ec32_has_waiters(&w->park.event_count) || counter_read(&w->park.parks) == 0)
+	while (!ck_ec32_has_waiters(&w->park.event_count) || counter_read(&w->park.counters.parks) == 0)
 		nap_ms(1);
 }
 
@@ -302,7 +302,7 @@ Test(pool, wait_takes_a_free_buffer_at_once_even_when_stopped)
 	park_init(&park);
 	cr_assert_eq(pool_init(&pool, 1, sizeof(struct buffer), &park), 0);
 	cr_assert_not_null(pool_wait(&pool, &stop));
-	cr_assert_eq(counter_read(&park.parks), 0);
+	cr_assert_eq(counter_read(&park.counters.parks), 0);
 	pool_done(&pool);
 }
 
@@ -316,7 +316,7 @@ Test(pool, wait_over_an_empty_pool_returns_at_once_when_already_stopped)
 	cr_assert_eq(pool_init(&pool, 1, sizeof(struct buffer), &park), 0);
 	cr_assert_not_null(pool_get(&pool));
 	cr_assert_null(pool_wait(&pool, &stop));
-	cr_assert_eq(counter_read(&park.parks), 0);
+	cr_assert_eq(counter_read(&park.counters.parks), 0);
 	pool_done(&pool);
 }
 

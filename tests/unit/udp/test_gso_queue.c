@@ -343,7 +343,7 @@ Test(gso_queue, flushes_first_and_then_waits_when_the_pool_is_dry, .init = setup
 	cr_assert_eq(nr_deliveries, 3);
 	gso_queue_flush(&queue);
 	cr_assert_eq(nr_deliveries, 4);
-	cr_assert_eq(counter_read(&queue.dropped), 0);
+	cr_assert_eq(counter_read(&queue.counters.dropped), 0);
 }
 
 Test(gso_queue, drops_and_counts_when_the_wait_is_cancelled, .init = setup_small)
@@ -354,7 +354,7 @@ Test(gso_queue, drops_and_counts_when_the_wait_is_cancelled, .init = setup_small
 	for (unsigned i = 0; i < 3; i++)
 		taken[i] = pool_get(&pool);
 	cr_assert_null(gso_queue_slot(&queue, &connection[0], 0, 100));
-	cr_assert_eq(counter_read(&queue.dropped), 1);
+	cr_assert_eq(counter_read(&queue.counters.dropped), 1);
 	/* It goes on as if nothing had been once there are batches again. */
 	for (unsigned i = 0; i < 3; i++)
 		pool_put(taken[i]);
