@@ -59,6 +59,17 @@ struct metrics_group_info {
 const struct metric_info *metric_info(enum metric metric);
 const struct metrics_group_info *metrics_group_info(enum metrics_group group);
 
+static inline const char *metric_name(enum metric metric)
+{
+	return metric_info(metric)->name;
+}
+
+/* Without a number. */
+static inline const char *metrics_group_name(enum metrics_group group)
+{
+	return metrics_group_info(group)->name;
+}
+
 struct metrics;
 
 int metrics_new(struct metrics **out) MUST_CHECK; /* -ENOMEM */

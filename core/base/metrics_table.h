@@ -21,6 +21,9 @@
  */
 #pragma once
 
+/* The unit of what adds up to the system calls that a thread's work took. */
+#define METRICS_SYSCALLS "syscalls"
+
 /* ---- whole process ---- */
 
 #define METRICS_TIME(X, a)                                                                                   \
@@ -35,14 +38,14 @@
 /* ---- what several kinds of thread have ---- */
 
 #define METRICS_PARK(X, a)                                                                                   \
-	X(a, PARKS, parks, "parks", COUNTER, "sleeps", OWNER,                                                \
+	X(a, PARKS, parks, "parks", COUNTER, METRICS_SYSCALLS, OWNER,                                        \
 		"Times the thread went to sleep because there was nothing to do; few at high load are "      \
 		"good.")                                                                                     \
-	X(a, WAKES, wakes, "wakes", COUNTER, "calls", ANYBODY,                                               \
+	X(a, WAKES, wakes, "wakes", COUNTER, "wakes", ANYBODY,                                               \
 		"System calls that others made to wake the thread, fewer per packet being cheaper.")
 
 #define METRICS_WAKES_GIVEN(X, a)                                                                            \
-	X(a, WAKES_GIVEN, wakes_given, "wakes_given", COUNTER, "calls", OWNER,                               \
+	X(a, WAKES_GIVEN, wakes_given, "wakes_given", COUNTER, METRICS_SYSCALLS, OWNER,                      \
 		"System calls that the thread made to wake others, fewer per packet being cheaper.")
 
 #define METRICS_QUEUE(X, a)                                                                                  \
@@ -79,7 +82,7 @@
 	X(a, TUN_RX_STALLS, stalls, "stalls", COUNTER, "times", OWNER,                                       \
 		"Times the reader waited because all its trains were in flight; if it grows, sealing "       \
 		"or sending is the bottleneck.")                                                             \
-	X(a, TUN_RX_POLLS, polls, "polls", COUNTER, "calls", OWNER,                                          \
+	X(a, TUN_RX_POLLS, polls, "polls", COUNTER, METRICS_SYSCALLS, OWNER,                                 \
 		"System calls that waited for the TUN queue to become readable.")
 
 #define METRICS_TUN_RX_SIZES(X, a)                                                                           \
@@ -94,7 +97,7 @@
 		"Train buffers that the reader has.")
 
 #define METRICS_TUN_READ(X, a)                                                                               \
-	X(a, TUN_READS, reads, "reads", COUNTER, "calls", OWNER,                                             \
+	X(a, TUN_READS, reads, "reads", COUNTER, METRICS_SYSCALLS, OWNER,                                    \
 		"System calls that read from the TUN queue.")                                                \
 	X(a, TUN_READ_PACKETS, packets, "read_packets", COUNTER, "packets", OWNER,                           \
 		"Packets, or super-packets, read from the TUN queue.")                                       \
@@ -172,7 +175,7 @@
 /* ---- udp-tx ---- */
 
 #define METRICS_UDP_TX_SOCKET(X, a)                                                                          \
-	X(a, UDP_TX_CALLS, calls, "calls", COUNTER, "calls", HOLDER, "System calls that sent.")              \
+	X(a, UDP_TX_CALLS, calls, "calls", COUNTER, METRICS_SYSCALLS, HOLDER, "System calls that sent.")     \
 	X(a, UDP_TX_BATCHES, batches, "batches", COUNTER, "batches", HOLDER,                                 \
 		"Sealed batches taken to be sent.")                                                          \
 	X(a, UDP_TX_MESSAGES, messages, "messages", COUNTER, "messages", HOLDER,                             \
@@ -186,7 +189,7 @@
 	X(a, UDP_TX_PIN_DROPPED, pin_dropped, "pin_dropped", COUNTER, "times", HOLDER,                       \
 		"Source addresses given up because the kernel no longer accepts them, as after a "           \
 		"change of address.")                                                                        \
-	X(a, UDP_TX_WAITS, waits, "waits", COUNTER, "times", HOLDER,                                         \
+	X(a, UDP_TX_WAITS, waits, "waits", COUNTER, METRICS_SYSCALLS, HOLDER,                                \
 		"Times the socket or the device below was full; if it grows, the network is the "            \
 		"bottleneck.")                                                                               \
 	METRICS_UDP_TX_LOST(X, a, UDP_TX_DROP, "drop_")                                                      \
@@ -195,7 +198,7 @@
 		"used.")
 
 #define METRICS_UDP_TX_INLINE(X, a)                                                                          \
-	X(a, UDP_TX_INLINE_SENDS, inline_sends, "inline_sends", COUNTER, "calls", HOLDER,                    \
+	X(a, UDP_TX_INLINE_SENDS, inline_sends, "inline_sends", COUNTER, "sends", HOLDER,                    \
 		"Sends that another thread did inline instead of waking udp-tx.")
 
 /* Shown of the thread and, with the same fields, among the drops. */
@@ -217,7 +220,7 @@
 /* ---- udp-rx ---- */
 
 #define METRICS_UDP_RX_SOCKET(X, a)                                                                          \
-	X(a, UDP_RX_CALLS, calls, "calls", COUNTER, "calls", OWNER, "System calls that received.")           \
+	X(a, UDP_RX_CALLS, calls, "calls", COUNTER, METRICS_SYSCALLS, OWNER, "System calls that received.")  \
 	X(a, UDP_RX_MESSAGES, messages, "messages", COUNTER, "messages", OWNER,                              \
 		"Messages received, each a run of datagrams that the kernel has joined.")                    \
 	X(a, UDP_RX_DATAGRAMS, datagrams, "datagrams", COUNTER, "datagrams", OWNER, "Datagrams received.")   \
@@ -249,7 +252,7 @@
 	X(a, UDP_RX_SHEDS, sheds, "sheds", COUNTER, "batches", OWNER,                                        \
 		"Batches whose data was dropped to keep handshakes alive because no buffer came free; "      \
 		"the tun-tx threads need more of a CPU.")                                                    \
-	X(a, UDP_RX_POLLS, polls, "polls", COUNTER, "calls", OWNER,                                          \
+	X(a, UDP_RX_POLLS, polls, "polls", COUNTER, METRICS_SYSCALLS, OWNER,                                 \
 		"System calls that waited for the sockets to become readable.")
 
 /* ---- tun-tx ---- */
@@ -276,11 +279,11 @@
 		"used.")
 
 #define METRICS_TUN_WRITE(X, a)                                                                              \
-	X(a, TUN_WRITES, writes, "writes", COUNTER, "calls", HOLDER,                                         \
+	X(a, TUN_WRITES, writes, "writes", COUNTER, METRICS_SYSCALLS, HOLDER,                                \
 		"System calls that wrote a frame to the TUN queue.")                                         \
 	X(a, TUN_WRITTEN_BYTES, bytes, "written_bytes", COUNTER, "bytes", HOLDER,                            \
 		"Bytes of IP packets written to the TUN queue.")                                             \
-	X(a, TUN_WRITE_ERRORS, errors, "write_errors", COUNTER, "calls", HOLDER,                             \
+	X(a, TUN_WRITE_ERRORS, errors, "write_errors", COUNTER, METRICS_SYSCALLS, HOLDER,                    \
 		"Writes to the TUN queue that failed; see the drops and the log for why.")
 
 #define METRICS_TUN_TX(X, a)                                                                                 \

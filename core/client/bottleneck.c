@@ -2,7 +2,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 /* What happened between two readings. */
 struct interval {
@@ -16,7 +15,7 @@ static void find_busiest(struct interval *in);
 static bool find_waiting(struct bottleneck *out, const struct interval *in);
 static bool falls_behind(const struct interval *in, const char *thread);
 static void add_evidence(struct bottleneck *out, const struct interval *in, const char *thread);
-static uint64_t grown_of_kind(const struct interval *in, const char *kind, const char *name);
+static uint64_t grown_of_kind(const struct interval *in, enum metrics_group kind, enum metric metric);
 static double crowded_percent(const struct interval *in, const char *thread);
 static void say(struct bottleneck *out, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
@@ -45,8 +44,8 @@ void bottleneck_find(struct bottleneck *out, const struct reading *before, const
 		say(out, ".");
 	} else if (find_waiting(out, &in)) {
 		return;
-	} else if (!grown_of_kind(&in, "tun-rx", "read_packets") &&
-		   !grown_of_kind(&in, "udp-rx", "datagrams")) {
+	} else if (!grown_of_kind(&in, METRICS_GROUP_TUN_RX, METRIC_TUN_READ_PACKETS) &&
+		   !grown_of_kind(&in, METRICS_GROUP_UDP_RX, METRIC_UDP_RX_DATAGRAMS)) {
 		say(out, "The gateway is idle: no packet came in.");
 	} else {
 		say(out, "No stage is saturated: the busiest, %s, used %.0f%% of a CPU.", in.busiest,
@@ -57,7 +56,7 @@ void bottleneck_find(struct bottleneck *out, const struct reading *before, const
 double bottleneck_thread_percent(
 	const struct reading *before, const struct reading *after, const char *thread)
 {
-	const double ns = (double)reading_grown(before, after, thread, "cpu_ns");
+	const double ns = (double)reading_grown(before, after, thread, METRIC_CPU_NS);
 
 	return ns / (double)NS_PER_SEC / reading_seconds(before, after) * 100;
 }
@@ -75,14 +74,15 @@ double bottleneck_machine_percent(const struct reading *before, const struct rea
 static const char *task(const char *thread)
 {
 	static const struct {
-		const char *kind, *task;
+		enum metrics_group kind;
+		const char *task;
 	} tasks[] = {
-		{"tun-rx", "read packets from TUN"},
-		{"state", "encrypt"},
-		{"udp-tx", "send datagrams"},
-		{"udp-rx", "receive datagrams"},
-		{"tun-tx", "decrypt and write to TUN"},
-		{"control", "configure"},
+		{METRICS_GROUP_TUN_RX, "read packets from TUN"},
+		{METRICS_GROUP_STATE, "encrypt"},
+		{METRICS_GROUP_UDP_TX, "send datagrams"},
+		{METRICS_GROUP_UDP_RX, "receive datagrams"},
+		{METRICS_GROUP_TUN_TX, "decrypt and write to TUN"},
+		{METRICS_GROUP_CONTROL, "configure"},
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(tasks); i++)
@@ -113,8 +113,9 @@ static void find_busiest(struct interval *in)
  */
 static bool find_waiting(struct bottleneck *out, const struct interval *in)
 {
-	static const char *const kinds[] = {"udp-tx", "state", "tun-tx"};
-	const uint64_t socket_waits = grown_of_kind(in, "udp-tx", "waits");
+	static const enum metrics_group kinds[] = {
+		METRICS_GROUP_UDP_TX, METRICS_GROUP_STATE, METRICS_GROUP_TUN_TX};
+	const uint64_t socket_waits = grown_of_kind(in, METRICS_GROUP_UDP_TX, METRIC_UDP_TX_WAITS);
 	const double seconds = reading_seconds(in->before, in->after);
 
 	if (socket_waits) {
@@ -123,7 +124,8 @@ static bool find_waiting(struct bottleneck *out, const struct interval *in)
 			"The network below is saturated: udp-tx waited %.0f times a second for room in its "
 			"socket, with %.0f%% of a CPU used.",
 			(double)socket_waits / seconds,
-			bottleneck_thread_percent(in->before, in->after, "udp-tx"));
+			bottleneck_thread_percent(
+				in->before, in->after, metrics_group_name(METRICS_GROUP_UDP_TX)));
 		return true;
 	}
 	for (unsigned k = 0; k < ARRAY_LEN(kinds); k++) {
@@ -147,14 +149,15 @@ static bool find_waiting(struct bottleneck *out, const struct interval *in)
 
 static bool falls_behind(const struct interval *in, const char *thread)
 {
-	const uint64_t stalls = grown_of_kind(in, "tun-rx", "stalls");
+	const uint64_t stalls = grown_of_kind(in, METRICS_GROUP_TUN_RX, METRIC_TUN_RX_STALLS);
 
 	/* One flow comes through one reader, whose trains alone do not fill the queue that all share. */
-	if (reading_is_kind(thread, "state") && stalls &&
-		stalls * 100 >= grown_of_kind(in, "tun-rx", "trains") * BOTTLENECK_CROWDED_PERCENT)
+	if (reading_is_kind(thread, METRICS_GROUP_STATE) && stalls &&
+		stalls * 100 >= grown_of_kind(in, METRICS_GROUP_TUN_RX, METRIC_TUN_RX_TRAINS) *
+					BOTTLENECK_CROWDED_PERCENT)
 		return true;
 	return crowded_percent(in, thread) >= BOTTLENECK_CROWDED_PERCENT ||
-	       reading_grown(in->before, in->after, thread, "queue_refused");
+	       reading_grown(in->before, in->after, thread, METRIC_QUEUE_REFUSED);
 }
 
 /* What else shows that the others wait for this thread, or why it has so much to do. */
@@ -166,34 +169,42 @@ static void add_evidence(struct bottleneck *out, const struct interval *in, cons
 
 	if (crowded >= BOTTLENECK_CROWDED_PERCENT)
 		say(out, "; its queue was more than half full at %.0f%% of its looks", crowded);
-	n = reading_grown(in->before, in->after, thread, "queue_refused");
+	n = reading_grown(in->before, in->after, thread, METRIC_QUEUE_REFUSED);
 	if (n)
 		say(out, "; its queue was full %.0f times a second", (double)n / seconds);
-	n = reading_is_kind(thread, "state") ? grown_of_kind(in, "tun-rx", "stalls") : 0;
+	n = reading_is_kind(thread, METRICS_GROUP_STATE)
+		    ? grown_of_kind(in, METRICS_GROUP_TUN_RX, METRIC_TUN_RX_STALLS)
+		    : 0;
 	if (n)
 		say(out, "; the TUN readers waited for it %.0f times a second", (double)n / seconds);
-	n = reading_is_kind(thread, "tun-tx") ? grown_of_kind(in, "udp-rx", "waits") : 0;
+	n = reading_is_kind(thread, METRICS_GROUP_TUN_TX)
+		    ? grown_of_kind(in, METRICS_GROUP_UDP_RX, METRIC_UDP_RX_WAITS)
+		    : 0;
 	if (n)
 		say(out, "; udp-rx waited for it %.0f times a second", (double)n / seconds);
-	n = reading_is_kind(thread, "tun-rx") ? grown_of_kind(in, "state", "inline_turns") : 0;
+	n = reading_is_kind(thread, METRICS_GROUP_TUN_RX)
+		    ? grown_of_kind(in, METRICS_GROUP_STATE, METRIC_STATE_INLINE_TURNS)
+		    : 0;
 	if (n)
 		say(out,
 			"; the TUN readers also encrypted in place of the sleeping state thread, %.0f times "
 			"a second",
 			(double)n / seconds);
-	n = reading_is_kind(thread, "udp-rx") ? grown_of_kind(in, "tun-tx", "inline_drains") : 0;
+	n = reading_is_kind(thread, METRICS_GROUP_UDP_RX)
+		    ? grown_of_kind(in, METRICS_GROUP_TUN_TX, METRIC_TUN_TX_INLINE_DRAINS)
+		    : 0;
 	if (n)
 		say(out, "; it also decrypted in place of the sleeping tun-tx threads, %.0f times a second",
 			(double)n / seconds);
 }
 
-static uint64_t grown_of_kind(const struct interval *in, const char *kind, const char *name)
+static uint64_t grown_of_kind(const struct interval *in, enum metrics_group kind, enum metric metric)
 {
 	uint64_t sum = 0;
 
 	for (unsigned i = 0; i < in->after->nr_groups; i++)
 		if (reading_is_kind(in->after->groups[i].name, kind))
-			sum += reading_grown(in->before, in->after, in->after->groups[i].name, name);
+			sum += reading_grown(in->before, in->after, in->after->groups[i].name, metric);
 	return sum;
 }
 
@@ -201,24 +212,25 @@ static uint64_t grown_of_kind(const struct interval *in, const char *kind, const
  */
 static double crowded_percent(const struct interval *in, const char *thread)
 {
-	const uint64_t capacity = reading_value(in->after, thread, "queue_capacity");
+	const uint64_t capacity = reading_value(in->after, thread, METRIC_QUEUE_CAPACITY);
 	const struct reading_group *g = reading_group(in->after, thread);
+	const char *histogram = metric_name(METRIC_QUEUE_SEEN);
 	uint64_t all = 0, crowded = 0, below = 0;
 
 	for (unsigned i = 0; g && capacity && i < g->nr; i++) {
 		const char *name = g->counters[i].name, *bound;
 		size_t len;
 
-		if (!reading_is_bucket(name, &len, &bound) || len != strlen("queue_seen") ||
-			strncmp(name, "queue_seen", len) != 0)
+		if (!reading_is_bucket(name, &len, &bound) || len != strlen(histogram) ||
+			strncmp(name, histogram, len) != 0)
 			continue;
-		const uint64_t grown = reading_grown(in->before, in->after, thread, name);
+		const uint64_t grown = reading_grown_named(in->before, in->after, thread, name);
 
 		all += grown;
 		/* The bucket holds what is above the bound before it. */
 		if (2 * below >= capacity)
 			crowded += grown;
-		below = strtoull(bound, NULL, 10);
+		below = reading_bound(bound);
 	}
 	return all ? (double)crowded / (double)all * 100 : 0;
 }

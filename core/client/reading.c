@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/array.h"
+#include "core/base/number.h"
+
 static int add_group(struct reading *r, const char *name);
 static struct reading_counter *find(const struct reading_group *g, const char *name);
 static int add_peer(struct reading *r, const char *hex);
 static int add_allowed_ip(struct reading_peer *p, const char *prefix);
-static int grow(void *array, unsigned nr, unsigned *capacity, size_t item_bytes);
+static int parse(uint64_t *out, const char *value);
 
 void reading_done(struct reading *r)
 {
@@ -34,16 +37,20 @@ int reading_take_counter(void *arg, const char *key, const char *value)
 	struct reading *r = arg;
 	struct reading_group *g;
 	struct reading_counter *c;
+	uint64_t number;
 	int err;
 
 	if (strcmp(key, "group") == 0)
 		return add_group(r, value);
 	if (!r->nr_groups)
 		return -EPROTO;
+	err = parse(&number, value);
+	if (err)
+		return err;
 	g = &r->groups[r->current];
 	c = find(g, key);
 	if (!c) {
-		err = grow(&g->counters, g->nr, &g->capacity, sizeof(*g->counters));
+		err = array_grow(&g->counters, &g->capacity, g->nr + 1, sizeof(*g->counters));
 		if (err)
 			return err;
 		c = &g->counters[g->nr];
@@ -52,7 +59,7 @@ int reading_take_counter(void *arg, const char *key, const char *value)
 			return -ENOMEM;
 		g->nr++;
 	}
-	c->value += strtoull(value, NULL, 10);
+	c->value += number;
 	return 0;
 }
 
@@ -71,13 +78,13 @@ int reading_take_peer(void *arg, const char *key, const char *value)
 	if (strcmp(key, "endpoint") == 0)
 		snprintf(p->endpoint, sizeof(p->endpoint), "%s", value);
 	else if (strcmp(key, "last_handshake_time_sec") == 0)
-		p->handshake_s = strtoull(value, NULL, 10);
+		return parse(&p->handshake_s, value);
 	else if (strcmp(key, "rx_bytes") == 0)
-		p->rx_bytes = strtoull(value, NULL, 10);
+		return parse(&p->rx_bytes, value);
 	else if (strcmp(key, "tx_bytes") == 0)
-		p->tx_bytes = strtoull(value, NULL, 10);
+		return parse(&p->tx_bytes, value);
 	else if (strcmp(key, "persistent_keepalive_interval") == 0)
-		p->keepalive_s = (unsigned)strtoul(value, NULL, 10);
+		return parse(&p->keepalive_s, value);
 	return 0;
 }
 
@@ -89,7 +96,12 @@ const struct reading_group *reading_group(const struct reading *r, const char *g
 	return NULL;
 }
 
-uint64_t reading_value(const struct reading *r, const char *group, const char *name)
+uint64_t reading_value(const struct reading *r, const char *group, enum metric metric)
+{
+	return reading_value_named(r, group, metric_name(metric));
+}
+
+uint64_t reading_value_named(const struct reading *r, const char *group, const char *name)
 {
 	const struct reading_group *g = reading_group(r, group);
 	const struct reading_counter *c = g ? find(g, name) : NULL;
@@ -98,30 +110,44 @@ uint64_t reading_value(const struct reading *r, const char *group, const char *n
 }
 
 uint64_t reading_grown(
+	const struct reading *before, const struct reading *after, const char *group, enum metric metric)
+{
+	return reading_grown_named(before, after, group, metric_name(metric));
+}
+
+uint64_t reading_grown_named(
 	const struct reading *before, const struct reading *after, const char *group, const char *name)
 {
-	const uint64_t old = reading_value(before, group, name), new = reading_value(after, group, name);
+	const uint64_t old = reading_value_named(before, group, name);
+	const uint64_t new = reading_value_named(after, group, name);
 
 	return new > old ? new - old : 0;
 }
 
 double reading_seconds(const struct reading *before, const struct reading *after)
 {
-	const uint64_t ns = reading_grown(before, after, "process", "time_ns");
+	const uint64_t ns =
+		reading_grown(before, after, metrics_group_name(METRICS_GROUP_PROCESS), METRIC_TIME_NS);
 
 	return (double)MAX(ns, 1u) / (double)NS_PER_SEC;
 }
 
 bool reading_is_thread(const struct reading_group *group)
 {
-	return strcmp(group->name, "drops") != 0 && strcmp(group->name, "process") != 0;
+	for (unsigned i = 0; i < METRICS_GROUP_COUNT; i++)
+		if (reading_is_kind(group->name, (enum metrics_group)i))
+			return metrics_group_info((enum metrics_group)i)->is_thread;
+	return true;
 }
 
-bool reading_is_kind(const char *group, const char *kind)
+bool reading_is_kind(const char *group, enum metrics_group kind)
 {
-	const size_t len = strlen(kind);
+	const struct metrics_group_info *info = metrics_group_info(kind);
+	const size_t len = strlen(info->name);
 
-	return strncmp(group, kind, len) == 0 && (!group[len] || isdigit((unsigned char)group[len]));
+	if (strncmp(group, info->name, len) != 0)
+		return false;
+	return info->numbered ? isdigit((unsigned char)group[len]) : !group[len];
 }
 
 bool reading_is_bucket(const char *name, size_t *len, const char **bound)
@@ -136,6 +162,13 @@ bool reading_is_bucket(const char *name, size_t *len, const char **bound)
 	return true;
 }
 
+uint64_t reading_bound(const char *bound)
+{
+	uint64_t number;
+
+	return parse(&number, bound) ? UINT64_MAX : number;
+}
+
 static int add_group(struct reading *r, const char *name)
 {
 	int err;
@@ -148,7 +181,7 @@ static int add_group(struct reading *r, const char *name)
 			return 0;
 		}
 	}
-	err = grow(&r->groups, r->nr_groups, &r->groups_capacity, sizeof(*r->groups));
+	err = array_grow(&r->groups, &r->groups_capacity, r->nr_groups + 1, sizeof(*r->groups));
 	if (err)
 		return err;
 	r->groups[r->nr_groups] = (struct reading_group){0};
@@ -173,7 +206,7 @@ static int add_peer(struct reading *r, const char *hex)
 
 	if (sodium_hex2bin(key, sizeof(key), hex, strlen(hex), NULL, &len, NULL) || len != sizeof(key))
 		return -EPROTO;
-	err = grow(&r->peers, r->nr_peers, &r->peers_capacity, sizeof(*r->peers));
+	err = array_grow(&r->peers, &r->peers_capacity, r->nr_peers + 1, sizeof(*r->peers));
 	if (err)
 		return err;
 	r->peers[r->nr_peers] = (struct reading_peer){0};
@@ -184,7 +217,8 @@ static int add_peer(struct reading *r, const char *hex)
 
 static int add_allowed_ip(struct reading_peer *p, const char *prefix)
 {
-	int err = grow(&p->allowed_ips, p->nr_allowed_ips, &p->allowed_ips_capacity, sizeof(*p->allowed_ips));
+	int err = array_grow(
+		&p->allowed_ips, &p->allowed_ips_capacity, p->nr_allowed_ips + 1, sizeof(*p->allowed_ips));
 
 	if (err)
 		return err;
@@ -195,18 +229,7 @@ static int add_allowed_ip(struct reading_peer *p, const char *prefix)
 	return 0;
 }
 
-/* array: address of the pointer to items. Makes room for one more. */
-static int grow(void *array, unsigned nr, unsigned *capacity, size_t item_bytes)
+static int parse(uint64_t *out, const char *value)
 {
-	void *items;
-
-	if (nr < *capacity)
-		return 0;
-	memcpy(&items, array, sizeof(items));
-	items = reallocarray(items, nr ? 2 * (size_t)nr : 8, item_bytes);
-	if (!items)
-		return -ENOMEM;
-	memcpy(array, &items, sizeof(items));
-	*capacity = nr ? 2 * nr : 8;
-	return 0;
+	return number_parse(out, value, strlen(value), 0, UINT64_MAX) ? -EPROTO : 0;
 }

@@ -26,7 +26,7 @@ struct reading_peer {
 	char endpoint[ENDPOINT_STRLEN]; /* empty: none */
 	uint64_t handshake_s;           /* Unix time of the last one; 0: never */
 	uint64_t rx_bytes, tx_bytes;
-	unsigned keepalive_s; /* 0: off */
+	uint64_t keepalive_s; /* 0: off */
 	char **allowed_ips;
 	unsigned nr_allowed_ips, allowed_ips_capacity;
 };
@@ -57,15 +57,20 @@ int reading_take_peer(void *arg, const char *key, const char *value) MUST_CHECK;
 
 /* NULL, 0 for what is not there. */
 const struct reading_group *reading_group(const struct reading *r, const char *group);
-uint64_t reading_value(const struct reading *r, const char *group, const char *name);
+uint64_t reading_value(const struct reading *r, const char *group, enum metric metric);
+uint64_t reading_value_named(const struct reading *r, const char *group, const char *name);
 /* How much the value grew; 0 if it is smaller now, or was not there before. */
 uint64_t reading_grown(
+	const struct reading *before, const struct reading *after, const char *group, enum metric metric);
+uint64_t reading_grown_named(
 	const struct reading *before, const struct reading *after, const char *group, const char *name);
 /* Seconds between the two, by the clock of the process read; above 0. */
 double reading_seconds(const struct reading *before, const struct reading *after);
-/* Is the group a thread? */
+/* Is the group a thread? One that the table does not know, of another version, is. */
 bool reading_is_thread(const struct reading_group *group);
-/* "state" of the kind "state", "tun-rx0" of "tun-rx", and not "tun-rx0" of "tun". */
-bool reading_is_kind(const char *group, const char *kind);
+/* "state" is of the kind METRICS_GROUP_STATE, "tun-rx0" and "tun-rx1" of METRICS_GROUP_TUN_RX. */
+bool reading_is_kind(const char *group, enum metrics_group kind);
 /* Is it a bucket? Then *len is the length of the histogram's name and *bound points to "64" or "inf". */
 bool reading_is_bucket(const char *name, size_t *len, const char **bound);
+/* The number; UINT64_MAX of "inf". */
+uint64_t reading_bound(const char *bound);

@@ -8,22 +8,20 @@
 
 #include "core/client/bottleneck.h"
 
-#define SYSCALL_KINDS_MAX 6
 #define QUANTITY_BYTES 32
 
-/* Which counters of a thread are its packets, bytes and trains, and which of them are system calls. */
+/* Which metrics of a thread are its packets, bytes and trains. */
 struct stage {
-	const char *kind;
-	const char *packets, *bytes, *trains;
-	const char *syscalls[SYSCALL_KINDS_MAX + 1];
+	enum metrics_group kind;
+	enum metric packets, bytes, trains;
 };
 
 static const struct stage stages[] = {
-	{"tun-rx", "read_packets", "read_bytes", "trains", {"reads", "polls", "parks", "wakes_given", NULL}},
-	{"state", "segments", "bytes", "trains", {"parks", "wakes_given", NULL}},
-	{"udp-tx", "datagrams", "bytes", "messages", {"calls", "waits", "parks", "wakes_given", NULL}},
-	{"udp-rx", "datagrams", "bytes", "messages", {"calls", "polls", "parks", "wakes_given", NULL}},
-	{"tun-tx", "packets", "bytes", "frames", {"writes", "write_errors", "parks", "wakes_given", NULL}},
+	{METRICS_GROUP_TUN_RX, METRIC_TUN_READ_PACKETS, METRIC_TUN_READ_BYTES, METRIC_TUN_RX_TRAINS},
+	{METRICS_GROUP_STATE, METRIC_EGRESS_SEGMENTS, METRIC_EGRESS_BYTES, METRIC_EGRESS_TRAINS},
+	{METRICS_GROUP_UDP_TX, METRIC_UDP_TX_DATAGRAMS, METRIC_UDP_TX_BYTES, METRIC_UDP_TX_MESSAGES},
+	{METRICS_GROUP_UDP_RX, METRIC_UDP_RX_DATAGRAMS, METRIC_UDP_RX_BYTES, METRIC_UDP_RX_MESSAGES},
+	{METRICS_GROUP_TUN_TX, METRIC_INGRESS_PACKETS, METRIC_INGRESS_BYTES, METRIC_INGRESS_FRAMES},
 };
 
 /* Of one thread, a second. */
@@ -77,7 +75,9 @@ void report_interval(FILE *out, const char *ifname, const struct reading *before
 	struct bottleneck bottleneck;
 
 	fprintf(out, "%s: %.2f CPUs used over %.1f s", ifname,
-		(double)reading_grown(before, after, "process", "cpu_ns") / (double)NS_PER_SEC / seconds,
+		(double)reading_grown(
+			before, after, metrics_group_name(METRICS_GROUP_PROCESS), METRIC_CPU_NS) /
+			(double)NS_PER_SEC / seconds,
 		seconds);
 	if (after->machine.cpus)
 		fprintf(out, "; the machine has %u, %.0f%% busy", after->machine.cpus,
@@ -94,8 +94,10 @@ int report_json(FILE *out, const char *ifname, const struct reading *before, con
 	bool compact)
 {
 	json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "interface", ifname, "process",
-		json_group(after, reading_group(after, "process")), "threads", json_groups(after, true),
-		"drops", json_group(after, reading_group(after, "drops")), "peers", json_peers(after));
+		json_group(after, reading_group(after, metrics_group_name(METRICS_GROUP_PROCESS))), "threads",
+		json_groups(after, true), "drops",
+		json_group(after, reading_group(after, metrics_group_name(METRICS_GROUP_DROPS))), "peers",
+		json_peers(after));
 	int err = root ? 0 : -ENOMEM;
 
 	if (!err && before)
@@ -145,7 +147,7 @@ static void print_histogram(FILE *out, const struct reading_group *g, unsigned f
 		if (!reading_is_bucket(c->name, &this_len, &bound) || this_len != len ||
 			strncmp(c->name, g->counters[first].name, len) != 0)
 			break;
-		const uint64_t upto = strtoull(bound, NULL, 10);
+		const uint64_t upto = reading_bound(bound);
 
 		if (c->value && strcmp(bound, "inf") == 0)
 			fprintf(out, "%s>%" PRIu64 ": %" PRIu64, any ? "  " : "", above, c->value);
@@ -163,14 +165,14 @@ static void print_histogram(FILE *out, const struct reading_group *g, unsigned f
 /* Those that happened, since the start or in the interval. */
 static void print_drops(FILE *out, const struct reading *before, const struct reading *after)
 {
-	const struct reading_group *g = reading_group(after, "drops");
+	const struct reading_group *g = reading_group(after, metrics_group_name(METRICS_GROUP_DROPS));
 	bool any = false;
 
 	fputs("drops\n", out);
 	for (unsigned i = 0; g && i < g->nr; i++) {
 		const char *name = g->counters[i].name;
 		const uint64_t grown =
-			before ? reading_grown(before, after, "drops", name) : g->counters[i].value;
+			before ? reading_grown_named(before, after, g->name, name) : g->counters[i].value;
 
 		if (!grown)
 			continue;
@@ -201,7 +203,7 @@ static void print_peer(FILE *out, const struct reading_peer *p)
 		fprintf(out, "  transfer: %s received, %s sent\n", bytes(p->rx_bytes, rx),
 			bytes(p->tx_bytes, tx));
 	if (p->keepalive_s)
-		fprintf(out, "  persistent keepalive: every %u seconds\n", p->keepalive_s);
+		fprintf(out, "  persistent keepalive: every %" PRIu64 " seconds\n", p->keepalive_s);
 	putc('\n', out);
 }
 
@@ -211,7 +213,7 @@ static void print_threads(FILE *out, const struct reading *before, const struct 
 		"Mbit/s", "trains/s", "p/train", "calls/s", "woken/s", "wakes/s", "parks/s", "queue");
 	for (unsigned i = 0; i < after->nr_groups; i++) {
 		const char *name = after->groups[i].name;
-		const uint64_t capacity = reading_value(after, name, "queue_capacity");
+		const uint64_t capacity = reading_value(after, name, METRIC_QUEUE_CAPACITY);
 		struct rates r;
 
 		if (!reading_is_thread(&after->groups[i]))
@@ -225,7 +227,7 @@ static void print_threads(FILE *out, const struct reading *before, const struct 
 			r.cpu_percent, r.packets, r.bits / 1e6, r.trains, r.packets_per_train, r.syscalls,
 			r.wakes, r.wakes_given, r.parks);
 		if (capacity)
-			fprintf(out, " %5" PRIu64 "/%-5" PRIu64, reading_value(after, name, "queue_len"),
+			fprintf(out, " %5" PRIu64 "/%-5" PRIu64, reading_value(after, name, METRIC_QUEUE_LEN),
 				capacity);
 		putc('\n', out);
 	}
@@ -287,9 +289,9 @@ static struct rates find_rates(const struct reading *before, const struct readin
 	r.trains = (double)reading_grown(before, after, thread, stage->trains) / seconds;
 	r.packets_per_train = r.trains > 0 ? r.packets / r.trains : 0;
 	r.syscalls = now > old ? (double)(now - old) / seconds : 0;
-	r.wakes = (double)reading_grown(before, after, thread, "wakes") / seconds;
-	r.wakes_given = (double)reading_grown(before, after, thread, "wakes_given") / seconds;
-	r.parks = (double)reading_grown(before, after, thread, "parks") / seconds;
+	r.wakes = (double)reading_grown(before, after, thread, METRIC_WAKES) / seconds;
+	r.wakes_given = (double)reading_grown(before, after, thread, METRIC_WAKES_GIVEN) / seconds;
+	r.parks = (double)reading_grown(before, after, thread, METRIC_PARKS) / seconds;
 	return r;
 }
 
@@ -299,8 +301,13 @@ static uint64_t syscalls(const struct reading *r, const char *thread)
 	const struct stage *stage = find_stage(thread);
 	uint64_t sum = 0;
 
-	for (unsigned i = 0; stage && stage->syscalls[i]; i++)
-		sum += reading_value(r, thread, stage->syscalls[i]);
+	if (!stage)
+		return 0;
+	const struct metrics_group_info *shown = metrics_group_info(stage->kind);
+
+	for (unsigned i = 0; i < shown->nr; i++)
+		if (strcmp(metric_info(shown->metrics[i])->unit, METRICS_SYSCALLS) == 0)
+			sum += reading_value(r, thread, shown->metrics[i]);
 	return sum;
 }
 

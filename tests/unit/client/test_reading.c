@@ -26,11 +26,11 @@ Test(reading, adds_up_equal_names_of_a_group_that_comes_again)
 	counter(&r, "egress_down", "4");
 	counter(&r, "egress_no_peer", "18446744073709551615");
 	cr_assert_eq(r.nr_groups, 2);
-	cr_assert_eq(reading_value(&r, "drops", "egress_down"), 7);
-	cr_assert_eq(reading_value(&r, "state", "egress_down"), 100);
-	cr_assert_eq(reading_value(&r, "drops", "egress_no_peer"), UINT64_MAX);
-	cr_assert_eq(reading_value(&r, "drops", "nothing"), 0);
-	cr_assert_eq(reading_value(&r, "nobody", "egress_down"), 0);
+	cr_assert_eq(reading_value(&r, "drops", METRIC_DROP_EGRESS_DOWN), 7);
+	cr_assert_eq(reading_value_named(&r, "state", "egress_down"), 100);
+	cr_assert_eq(reading_value(&r, "drops", METRIC_DROP_EGRESS_NO_PEER), UINT64_MAX);
+	cr_assert_eq(reading_value_named(&r, "drops", "nothing"), 0);
+	cr_assert_eq(reading_value(&r, "nobody", METRIC_DROP_EGRESS_DOWN), 0);
 	reading_done(&r);
 	cr_assert_eq(r.nr_groups, 0);
 }
@@ -40,6 +40,9 @@ Test(reading, refuses_lines_that_cannot_be)
 	struct reading r = {0};
 
 	cr_assert_eq(reading_take_counter(&r, "reads", "1"), -EPROTO, "before any group");
+	cr_assert_eq(reading_take_counter(&r, "group", "state"), 0);
+	cr_assert_eq(reading_take_counter(&r, "turns", "-1"), -EPROTO);
+	cr_assert_eq(reading_take_counter(&r, "turns", "many"), -EPROTO);
 	cr_assert_eq(reading_take_counter(&r, "group", ""), -EPROTO);
 	cr_assert_eq(reading_take_counter(&r, "group", "a-group-name-of-24-bytes"), -EPROTO);
 	cr_assert_eq(reading_take_peer(&r, "public_key", "00"), -EPROTO);
@@ -109,7 +112,7 @@ Test(reading, growth_is_never_negative)
 	counter(&after, "group", "process");
 	counter(&after, "time_ns", "3500000000");
 	counter(&after, "cpu_ns", "400");
-	cr_assert_eq(reading_grown(&before, &after, "process", "cpu_ns"), 0);
+	cr_assert_eq(reading_grown(&before, &after, "process", METRIC_CPU_NS), 0);
 	cr_assert_float_eq(reading_seconds(&before, &after), 2.5, 1e-9);
 	cr_assert_gt(reading_seconds(&after, &before), 0);
 	reading_done(&before);
@@ -121,12 +124,16 @@ Test(reading, knows_kinds_and_buckets)
 	const char *bound;
 	size_t len;
 
-	cr_assert(reading_is_kind("tun-rx12", "tun-rx"));
-	cr_assert(reading_is_kind("state", "state"));
-	cr_assert_not(reading_is_kind("tun-rx0", "tun"));
-	cr_assert_not(reading_is_kind("udp-rx", "udp-rx0"));
+	cr_assert(reading_is_kind("tun-rx12", METRICS_GROUP_TUN_RX));
+	cr_assert(reading_is_kind("state", METRICS_GROUP_STATE));
+	cr_assert_not(reading_is_kind("tun-rx0", METRICS_GROUP_TUN_TX));
+	cr_assert_not(reading_is_kind("udp-rx0", METRICS_GROUP_UDP_RX));
+	cr_assert_not(reading_is_kind("udp-r", METRICS_GROUP_UDP_RX));
 	cr_assert(reading_is_bucket("train_segments.le_64", &len, &bound));
 	cr_assert_eq(len, strlen("train_segments"));
 	cr_assert_str_eq(bound, "64");
+	cr_assert_eq(reading_bound(bound), 64);
+	cr_assert(reading_is_bucket("train_segments.le_inf", &len, &bound));
+	cr_assert_eq(reading_bound(bound), UINT64_MAX);
 	cr_assert_not(reading_is_bucket("train_segments", &len, &bound));
 }

@@ -140,3 +140,53 @@ Test(report, json_of_an_interval_is_one_line)
 	cr_assert(*sentence);
 	json_decref(root);
 }
+
+/* Of each thread exactly those that its own work took; waking it is the work of others. */
+Test(report, syscalls_of_a_thread_are_its_own)
+{
+	static const struct {
+		const char *thread, *syscalls[5];
+	} of[] = {
+		{"tun-rx3", {"reads", "polls", "parks", "wakes_given"}},
+		{"state", {"parks", "wakes_given"}},
+		{"udp-tx", {"calls", "waits", "parks", "wakes_given"}},
+		{"udp-rx", {"calls", "polls", "parks", "wakes_given"}},
+		{"tun-tx3", {"writes", "write_errors", "parks", "wakes_given"}},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(of); i++) {
+		for (unsigned g = 0; g < METRICS_GROUP_COUNT; g++) {
+			const struct metrics_group_info *group = metrics_group_info((enum metrics_group)g);
+			json_int_t shown, wanted = 0, value = 1;
+			json_t *root;
+			FILE *out;
+
+			if (!reading_is_kind(of[i].thread, (enum metrics_group)g))
+				continue;
+			/* Each metric is a power of two of its own, so that the sum tells which are in it. */
+			reading_done(&after);
+			cr_assert_eq(reading_take_counter(&after, "group", of[i].thread), 0);
+			for (unsigned m = 0; m < group->nr; m++, value *= 2) {
+				const char *name = metric_name(group->metrics[m]);
+				char digits[32];
+
+				snprintf(digits, sizeof(digits), "%lld", (long long)value);
+				cr_assert_eq(reading_take_counter(&after, name, digits), 0);
+				for (const char *const *s = of[i].syscalls; *s; s++)
+					wanted += strcmp(*s, name) == 0 ? value : 0;
+			}
+			out = open_memstream(&text, &text_len);
+			cr_assert_eq(report_json(out, "wg0", NULL, &after, true), 0);
+			fclose(out);
+			root = json_loads(text, 0, NULL);
+			cr_assert_eq(json_unpack(root, "{s:{s:{s:I}}}", "threads", of[i].thread, "syscalls",
+					     &shown),
+				0, "%s", text);
+			cr_assert_eq(shown, wanted, "%s: %llx, not %llx", of[i].thread, (long long)shown,
+				(long long)wanted);
+			json_decref(root);
+			free(text);
+			text = NULL;
+		}
+	}
+}
