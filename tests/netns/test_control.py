@@ -594,7 +594,7 @@ def stats_are_json_and_count(sluice):
     ping(t.n1, "10.0.0.2", count=10)
     after = t.a.daemon.counters()
     check(any(after[k] >= before[k] + 10 for k in after if k in before), f"no counter moved: {after}")
-    labels = set(re.findall(r'X\(\w+, "(\w+)"', open(os.path.join(os.path.dirname(__file__), "../../core/base/drops.h")).read()))
+    labels = set(re.findall(r'METRICS_DROP\(X, a, \w+, "(\w+)"', open(os.path.join(os.path.dirname(__file__), "../../core/base/metrics_table.h")).read()))
     check(len(labels) > 20 and labels <= set(after), f"drop reasons without a counter: {labels - set(after)}")
     check(t.a.node.out(sluice.path, "stats", "wg0").strip(), "sluice stats prints nothing")
 
