@@ -85,10 +85,29 @@ static inline enum wire_type wire_classify(const void *datagram, size_t len)
 	}
 }
 
+/* The fields of a data message, at any alignment. */
+static inline uint32_t wire_data_receiver(const uint8_t *datagram)
+{
+	return load_le32(datagram + offsetof(struct wire_data, receiver));
+}
+
+static inline uint64_t wire_data_counter(const uint8_t *datagram)
+{
+	return load_le64(datagram + offsetof(struct wire_data, counter));
+}
+
+/* Whose message an initiation or a response is: the index that a reply to it goes to. */
+static inline uint32_t wire_handshake_sender(const uint8_t *datagram)
+{
+	_Static_assert(
+		offsetof(struct wire_initiation, sender) == offsetof(struct wire_response, sender), "sender");
+	return load_le32(datagram + offsetof(struct wire_initiation, sender));
+}
+
 /* Writes the 16-byte header of a data message. */
 static inline void wire_data_header(uint8_t *out, uint32_t receiver, uint64_t counter)
 {
-	store_le32(out, WIRE_DATA);
-	store_le32(out + 4, receiver);
-	store_le64(out + 8, counter);
+	store_le32(out + offsetof(struct wire_data, type), WIRE_DATA);
+	store_le32(out + offsetof(struct wire_data, receiver), receiver);
+	store_le64(out + offsetof(struct wire_data, counter), counter);
 }

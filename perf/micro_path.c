@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/protocol/dispatch.h"
 #include "core/protocol/egress.h"
 #include "core/protocol/ingress.h"
 #include "tests/sim/node.h"
@@ -345,7 +346,7 @@ static unsigned turn_dispatch(void *ctx)
 
 	for (unsigned i = 0; i < p->nr_received; i++) {
 		p->node->dispatch.nr_sent = 0;
-		ingress_dispatch(&p->node->dispatch, p->received[i]);
+		dispatch_batch(&p->node->dispatch, p->received[i]);
 		p->view[i] = spsc_pop(p->node->views_rx);
 		nr += p->view[i] ? p->view[i]->nr : 0;
 	}

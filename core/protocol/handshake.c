@@ -220,11 +220,9 @@ static bool admit(struct device *dev, const struct handshake_message *msg, unsig
 static void send_cookie(
 	struct device *dev, const struct handshake_message *msg, const uint8_t *source, size_t source_len)
 {
-	const uint32_t sender = load_le32(msg->data + offsetof(struct wire_initiation, sender));
+	const uint32_t sender = wire_handshake_sender(msg->data);
 	struct wire_cookie reply;
 
-	_Static_assert(
-		offsetof(struct wire_initiation, sender) == offsetof(struct wire_response, sender), "sender");
 	uint8_t *slot = gso_queue_slot(dev->queue, &msg->from, TOS_HANDSHAKE, sizeof(reply));
 	if (!slot)
 		return;

@@ -11,12 +11,7 @@
 #define TUN_WAIT_STEP_NS (50 * 1000)
 #define TUN_WAIT_STEPS_MAX 2000
 
-static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at,
-	uint32_t len, unsigned owner);
-static void dispatch_handshake(
-	struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len);
-static void send_view(struct dispatch *d, unsigned owner);
-
+static uint32_t receiver_of(const struct ingress_view *view, unsigned segment);
 static void open_run(
 	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns);
 static void receive_packet(
@@ -28,144 +23,11 @@ static void note_received(
 	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns);
 static void write_frame(void *arg, struct tun_frame *frame, unsigned packets);
 
-/* ---- udp-rx ---- */
-
-void ingress_dispatch(struct dispatch *d, struct udp_rx_batch *batch)
+int ingress_init(struct ingress *in, struct device *dev, unsigned owner, struct drops *drops,
+	struct aead *aead, struct tun_queue *queue, struct mpsc_tx notes)
 {
-	const bool running = atomic_load_explicit(&d->dev->running, memory_order_acquire);
-	bool known = false;
-	uint32_t known_index = 0;
-	const struct session *entry = NULL;
-
-	for (unsigned m = 0; m < batch->nr; m++) {
-		const struct udp_rx_msg *msg = &batch->msg[m];
-		uint32_t len;
-
-		for (uint32_t at = 0; at < msg->len; at += len) {
-			const uint8_t *datagram = msg->data + at;
-
-			len = MIN(msg->segment_len, msg->len - at);
-			const enum wire_type type = wire_classify(datagram, len);
-			if (unlikely(!type)) {
-				drop(d->drops, DROP_INGRESS_UNKNOWN_TYPE, 1);
-				continue;
-			}
-			if (unlikely(!running)) {
-				drop(d->drops, DROP_INGRESS_DOWN, 1);
-				continue;
-			}
-			if (unlikely(type != WIRE_DATA)) {
-				dispatch_handshake(d, msg, datagram, len);
-				continue;
-			}
-
-			const uint32_t index = load_le32(datagram + 4);
-			if (!known || index != known_index) {
-				entry = session_table_find(&d->dev->sessions, index);
-				known = true;
-				known_index = index;
-			}
-			if (unlikely(!entry))
-				drop(d->drops, DROP_INGRESS_UNKNOWN_INDEX, 1);
-			else
-				dispatch_data(d, batch, m, at, len, entry->owner);
-		}
-	}
-	while (d->nr_touched)
-		send_view(d, d->touched[d->nr_touched - 1]);
-}
-
-static void dispatch_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at,
-	uint32_t len, unsigned owner)
-{
-	struct ingress_view *view = d->open[owner];
-
-	if (unlikely(d->shed_data)) {
-		drop(d->drops, DROP_INGRESS_NO_BUFFER, 1);
-		return;
-	}
-	if (view && unlikely(view->nr == INGRESS_SEGS_MAX)) {
-		send_view(d, owner);
-		view = NULL;
-	}
-	if (!view) {
-		view = pool_get(d->views);
-		if (unlikely(!view)) {
-			drop(d->drops, DROP_INGRESS_NO_BUFFER, 1);
-			return;
-		}
-		view->batch = batch;
-		view->nr = 0;
-		d->open[owner] = view;
-		d->touched[d->nr_touched++] = owner;
-	}
-	view->segment[view->nr++] = (struct ingress_segment){
-		.msg = (uint16_t)msg,
-		.len = (uint16_t)len,
-		.offset = (uint32_t)(batch->msg[msg].data + at - batch->data[0]),
-	};
-}
-
-static void dispatch_handshake(
-	struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len)
-{
-	struct handshake_message *copy = pool_get(d->handshakes);
-
-	if (unlikely(!copy)) {
-		drop(d->drops, DROP_INGRESS_HANDSHAKE_QUEUE_FULL, 1);
-		return;
-	}
-	copy->from = msg->from;
-	copy->len = len;
-	memcpy(copy->data, datagram, len);
-	if (unlikely(!spsc_push(d->to_state, copy))) {
-		drop(d->drops, DROP_INGRESS_HANDSHAKE_QUEUE_FULL, 1);
-		pool_put(copy);
-		return;
-	}
-	counter_add(&d->counters.handshakes, 1);
-}
-
-static void send_view(struct dispatch *d, unsigned owner)
-{
-	struct ingress_view *view = d->open[owner];
-	const unsigned nr = view->nr;
-
-	d->open[owner] = NULL;
-	for (unsigned i = 0; i < d->nr_touched; i++) {
-		if (d->touched[i] == owner) {
-			d->touched[i] = d->touched[--d->nr_touched];
-			break;
-		}
-	}
-	udp_rx_batch_get(view->batch);
-	if (unlikely(!spsc_push(d->to_tun_tx[owner], view))) {
-		drop(d->drops, DROP_INGRESS_CHANNEL_FULL, nr);
-		ingress_view_put(view);
-		return;
-	}
-	counter_add(&d->counters.views, 1);
-	for (unsigned i = 0; i < d->nr_sent; i++) {
-		if (d->sent[i] == owner)
-			return;
-	}
-	d->sent[d->nr_sent++] = owner;
-}
-
-void ingress_view_put(struct ingress_view *view)
-{
-	struct udp_rx_batch *batch = view->batch;
-
-	pool_put(view);
-	udp_rx_batch_put(batch);
-}
-
-/* ---- tun-tx thread ---- */
-
-int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, struct aead *aead,
-	struct tun_queue *queue, struct mpsc_tx notes)
-{
-	*in = (struct ingress){.dev = dev, .drops = drops, .aead = aead, .queue = queue, .notes = notes};
+	*in = (struct ingress){
+		.dev = dev, .owner = owner, .drops = drops, .aead = aead, .queue = queue, .notes = notes};
 	in->segs = calloc(INGRESS_SEGS_MAX, sizeof(*in->segs));
 	if (!in->segs) {
 		*in = (struct ingress){0};
@@ -188,23 +50,28 @@ void ingress_done(struct ingress *in)
 
 void ingress_open(struct ingress *in, struct ingress_view *view, uint64_t now_ns)
 {
-	const uint8_t *base = view->batch->data[0];
 	unsigned to;
 
+	assert(!in->baton || baton_held_by_me(in->baton));
 	counter_add(&in->counters.views, 1);
 	counter_add(&in->counters.segments, view->nr);
 	histogram_add(&in->counters.view_segments, view->nr);
 	in->coalesce.offloads = atomic_load_explicit(&in->queue->offloads, memory_order_relaxed);
 	in->allowed_peer = NULL;
 	for (unsigned from = 0; from < view->nr; from = to) {
-		const uint32_t index = load_le32(base + view->segment[from].offset + 4);
+		const uint32_t index = receiver_of(view, from);
 
 		to = from + 1;
-		while (to < view->nr && load_le32(base + view->segment[to].offset + 4) == index)
+		while (to < view->nr && receiver_of(view, to) == index)
 			to++;
 		open_run(in, view, from, to, now_ns);
 	}
 	coalesce_flush(&in->coalesce);
+}
+
+static inline uint32_t receiver_of(const struct ingress_view *view, unsigned segment)
+{
+	return wire_data_receiver(view->batch->data[0] + view->segment[segment].offset);
 }
 
 /* Opens segments [from, to), all of one receiver index. */
@@ -212,10 +79,10 @@ static void open_run(
 	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns)
 {
 	uint8_t *base = view->batch->data[0];
-	const uint32_t index = load_le32(base + view->segment[from].offset + 4);
+	const uint32_t index = receiver_of(view, from);
 	const unsigned nr = to - from;
-	const struct session *entry = session_table_find(&in->dev->sessions, index);
-	struct keypair *k = entry ? rcu_dereference(entry->keypair) : NULL;
+	const struct session *session = session_table_find(&in->dev->sessions, index);
+	struct keypair *k = session ? rcu_dereference(session->keypair) : NULL;
 
 	if (unlikely(!k)) {
 		drop(in->drops, DROP_INGRESS_UNKNOWN_INDEX, nr);
@@ -234,12 +101,12 @@ static void open_run(
 		in->segs[i] = (struct aead_open_seg){
 			.data = datagram + WIRE_DATA_HEADER_BYTES,
 			.len = s->len - WIRE_DATA_HEADER_BYTES,
-			.counter = load_le64(datagram + 8),
+			.counter = wire_data_counter(datagram),
 		};
 	}
 	in->aead->open_train(in->aead, k->receive_key, in->segs, nr);
 
-	struct peer *peer = entry->peer;
+	struct peer *peer = session->peer;
 	uint64_t wire_bytes = 0;
 	bool data = false, any = false;
 	unsigned last_msg = UINT_MAX;

@@ -1,56 +1,19 @@
 /*
- * Ingress. On udp-rx: a received batch is sorted by owner thread (ingress_dispatch). On a decrypt-to-TUN
- * thread: its view of the batch is opened, checked, coalesced and written (ingress_open).
+ * The second half of ingress, on a tun-tx thread: the data messages of a view are opened, checked against replay
+ * and allowed IPs, coalesced and written to the TUN queue.
+ *
+ * A session is opened by one thread only, its owner: that is what keeps a peer's packets in order and lets the
+ * replay window do without locks. "The owner's thread" is whoever holds the baton of that tun-tx thread: the
+ * thread itself, or udp-rx working inline.
  */
 #pragma once
 
 #include "core/protocol/device.h"
-#include "core/protocol/handshake.h"
+#include "core/protocol/ingress_view.h"
+#include "ring/baton.h"
 #include "ring/channel.h"
 #include "ring/histogram.h"
 #include "tun/coalesce.h"
-#include "udp/receive.h"
-
-#define INGRESS_SEGS_MAX 1024 /* datagrams in one view */
-
-/* One owner's datagrams of a batch, in order of arrival. Holds one reference to the batch. */
-struct ingress_view {
-	struct pool_item item;
-	struct udp_rx_batch *batch;
-	unsigned nr;
-	struct ingress_segment {
-		uint16_t msg; /* which message of the batch: endpoint and ECN */
-		uint16_t len;
-		uint32_t offset; /* in batch->data as one array */
-	} segment[INGRESS_SEGS_MAX];
-};
-
-/* udp-rx's side. */
-struct dispatch {
-	struct device *dev;
-	struct drops *drops;
-	struct pool *views;      /* of struct ingress_view */
-	struct pool *handshakes; /* of struct handshake_message */
-	struct spsc_tx to_tun_tx[TUN_TX_THREADS_MAX];
-	struct spsc_tx to_state;
-	bool shed_data; /* drop data, keep handshakes: there is no buffer to go on with */
-	struct ingress_view *open[TUN_TX_THREADS_MAX];    /* being filled from the current batch */
-	unsigned touched[TUN_TX_THREADS_MAX], nr_touched; /* which of them */
-	unsigned sent[TUN_TX_THREADS_MAX],
-		nr_sent; /* owners with something new in their channel: the caller's to wake */
-	struct dispatch_counters {
-		counter_t views, handshakes;
-	} counters;
-};
-
-/*
- * RCU read section. Hands every datagram of the batch on or drops it counted; the caller's reference stays. A
- * full channel drops data only, never handshakes. d->sent lists the owners that the caller now wakes, or
- * works for.
- */
-void ingress_dispatch(struct dispatch *d, struct udp_rx_batch *batch);
-/* Any thread, after ingress_open(): gives the view back and its reference to the batch. */
-void ingress_view_put(struct ingress_view *view);
 
 struct ingress_counters {
 	counter_t views, segments, bytes, packets, frames, keepalives;
@@ -58,9 +21,12 @@ struct ingress_counters {
 	struct histogram frame_packets; /* packets coalesced into a frame */
 };
 
-/* A tun-tx thread's side. */
+/* All of it is the owner's thread's; see core/protocol/peer.h for what it may write of a peer. */
 struct ingress {
-	struct device *dev;
+	struct device *dev; /* only what other threads may read */
+	unsigned owner;     /* the number of its tun-tx thread: it opens the sessions of this owner */
+	/* What makes a thread the owner's, for assertions; the caller's to fill in. NULL: there are no threads. */
+	const struct baton *baton;
 	struct drops *drops;
 	struct aead *aead;
 	struct tun_queue *queue;
@@ -74,9 +40,13 @@ struct ingress {
 	struct ingress_counters counters;
 };
 
-int ingress_init(struct ingress *in, struct device *dev, struct drops *drops, struct aead *aead,
-	struct tun_queue *queue, struct mpsc_tx notes) MUST_CHECK; /* -ENOMEM */
+/* Control thread. Everything passed stays the caller's. -ENOMEM. */
+int ingress_init(struct ingress *in, struct device *dev, unsigned owner, struct drops *drops,
+	struct aead *aead, struct tun_queue *queue, struct mpsc_tx notes) MUST_CHECK;
+/* Accepts a zeroed struct. */
 void ingress_done(struct ingress *in);
-/* RCU read section. Opens, checks, coalesces and writes all of the view; nothing of it is referenced
- * afterwards. The view stays the caller's. */
+/*
+ * Opens, checks, coalesces and writes all of the view; nothing of it is referenced afterwards. The view stays
+ * the caller's. now_ns is boottime. The owner's thread, in an RCU read section.
+ */
 void ingress_open(struct ingress *in, struct ingress_view *view, uint64_t now_ns);

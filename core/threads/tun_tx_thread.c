@@ -55,8 +55,8 @@ int tun_tx_thread_new(struct tun_tx_thread **out, const struct tun_tx_thread_con
 	if (!err)
 		err = spsc_init(&t->views_ring, CHANNEL_SLOTS, NULL, &t->views_tx, &t->views);
 	if (!err)
-		err = ingress_init(&t->ingress, state_thread_device(config->state), &t->drops, t->aead,
-			config->queue, state_thread_notes(config->state));
+		err = ingress_init(&t->ingress, state_thread_device(config->state), config->number, &t->drops,
+			t->aead, config->queue, state_thread_notes(config->state));
 	if (err) {
 		tun_tx_thread_free(t);
 		return err;

@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 #include "core/base/metrics.h"
-#include "core/protocol/ingress.h"
+#include "core/protocol/dispatch.h"
+#include "core/protocol/handshake.h"
 #include "core/threads/hand_over.h"
 #include "core/threads/worker.h"
 #include "udp/receive.h"
@@ -199,7 +200,7 @@ static void receive(struct udp_rx_thread *t, int fd)
 		 */
 		struct udp_rx_batch *next = next_batch(t, fd);
 		t->dispatch.shed_data = !next;
-		ingress_dispatch(&t->dispatch, batch);
+		dispatch_batch(&t->dispatch, batch);
 		/* After a full batch the socket holds more. */
 		hand_over_views(
 			t, batch->nr == UDP_RX_MSGS, batch->msg[0].segment_len < HAND_OVER_SMALL_BYTES);

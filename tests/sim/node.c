@@ -70,7 +70,7 @@ struct node *node_new(const char *address)
 	n->dispatch.handshakes = &n->handshakes;
 	n->dispatch.to_tun_tx[0] = views_tx;
 	require(!ingress_init(
-		&n->ingress, &n->dev, &n->ingress_drops, n->open_aead, tun_mem_queue(n->tun), notes_tx));
+		&n->ingress, &n->dev, 0, &n->ingress_drops, n->open_aead, tun_mem_queue(n->tun), notes_tx));
 	return n;
 }
 
@@ -155,7 +155,7 @@ void node_queue(struct node *n, const struct datagram *d)
 	/* As a socket does: the local address becomes the pin. */
 	batch->msg[0].from.from.v4 = n->address.to.v4.sin_addr;
 	memcpy(batch->data[0], d->data, d->len);
-	ingress_dispatch(&n->dispatch, batch);
+	dispatch_batch(&n->dispatch, batch);
 	udp_rx_batch_put(batch);
 	while ((view = spsc_pop(n->views_rx))) {
 		ingress_open(&n->ingress, view, n->dev.now_ns);

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "core/protocol/dispatch.h"
 #include "core/protocol/egress.h"
 #include "core/protocol/ingress.h"
 #include "tun/tun_mem.h"

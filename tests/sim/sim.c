@@ -413,11 +413,11 @@ static void receive(struct world *w, struct datagram *d)
 			continue;
 		settle(w, i);
 		if (datagram_type(d) == WIRE_DATA) {
-			const struct session *entry =
-				session_table_find(&e->node->dev.sessions, load_le32(d->data + 4));
+			const struct session *session =
+				session_table_find(&e->node->dev.sessions, wire_data_receiver(d->data));
 
-			expired = entry && entry->keypair &&
-				  w->now_ns - entry->keypair->created_ns >= REJECT_AFTER_TIME_NS;
+			expired = session && session->keypair &&
+				  w->now_ns - session->keypair->created_ns >= REJECT_AFTER_TIME_NS;
 		}
 		node_receive(e->node, d);
 		const unsigned delivered = settle(w, i);

@@ -1,0 +1,31 @@
+/*
+ * A view: the data messages of one received batch that belong to one tun-tx thread, in order of arrival. udp-rx
+ * makes it (core/protocol/dispatch.h) and pushes it to that thread, which opens it (core/protocol/ingress.h).
+ * It belongs to whoever holds it, one thread at a time, and holds one reference to its batch.
+ */
+#pragma once
+
+#include "ring/pool.h"
+#include "udp/receive.h"
+
+#define INGRESS_SEGS_MAX 1024 /* datagrams in one view */
+
+struct ingress_view {
+	struct pool_item item;
+	struct udp_rx_batch *batch;
+	unsigned nr;
+	struct ingress_segment {
+		uint16_t msg; /* which message of the batch: endpoint and ECN */
+		uint16_t len;
+		uint32_t offset; /* in batch->data as one array */
+	} segment[INGRESS_SEGS_MAX];
+};
+
+/* Any thread. Gives the view back to its pool, and its reference to the batch. */
+static inline void ingress_view_put(struct ingress_view *view)
+{
+	struct udp_rx_batch *batch = view->batch;
+
+	pool_put(view);
+	udp_rx_batch_put(batch);
+}
