@@ -84,7 +84,12 @@ static void open_run(
 	const struct session *session = session_table_find(&in->dev->sessions, index);
 	struct keypair *k = session ? rcu_dereference(session->keypair) : NULL;
 
-	if (unlikely(!k)) {
+	/*
+	 * The session may have been retired since its datagrams were sorted, and its index may be that of a
+	 * younger one now, whose owner is another thread. Nothing here can be meant for that one: all of it
+	 * was received before that index was given away again.
+	 */
+	if (unlikely(!k || session->owner != in->owner)) {
 		drop(in->drops, DROP_INGRESS_UNKNOWN_INDEX, nr);
 		return;
 	}
@@ -189,25 +194,31 @@ static bool source_allowed(struct ingress *in, const struct peer *peer, const ui
 	return true;
 }
 
-/* Roaming: tells the state thread when a peer's packets come from somewhere else than it was last told. */
+/*
+ * Roaming: tells the state holder when a peer's packets come from somewhere else than it was last told, through
+ * the mailbox peer->roamed and a note.
+ *
+ * Once the flag is up the mailbox is the state holder's to read, at any moment and without a note too; so it
+ * stays up and unwritten until the holder lowers it. If there was no room for the note, the note alone is
+ * repeated, and what the mailbox does not hold yet follows after it.
+ */
 static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from)
 {
-	/* Acquire pairs with the release of the state thread when it changes the endpoint by itself. */
+	/* Acquire pairs with the release in peer_set_endpoint(): the holder changed the endpoint by itself. */
 	const uint32_t generation = atomic_load_explicit(&peer->endpoint_generation, memory_order_acquire);
 
 	if (likely(generation == peer->rx_endpoint_generation && endpoint_equal(from, &peer->rx_endpoint)))
 		return;
-	/* The mailbox is ours while the flag is down. Acquire pairs with the state thread's release after
-	 * reading it. */
-	if (atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
-		return;
-	peer->roamed = *from;
-	atomic_store_explicit(&peer->roamed_pending, true, memory_order_release);
-	if (unlikely(!mpsc_push(in->notes, note_encode(NOTE_ROAMED, index)))) {
-		atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);
-		return;
+	/* Acquire pairs with the holder's release after reading the mailbox. */
+	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire)) {
+		peer->roamed = *from;
+		peer->roamed_noted = false;
+		atomic_store_explicit(&peer->roamed_pending, true, memory_order_release);
 	}
-	peer->rx_endpoint = *from;
+	if (peer->roamed_noted || unlikely(!mpsc_push(in->notes, note_encode(NOTE_ROAMED, index))))
+		return;
+	peer->roamed_noted = true;
+	peer->rx_endpoint = peer->roamed;
 	peer->rx_endpoint_generation = generation;
 }
 

@@ -86,6 +86,7 @@ struct peer {
 	_Atomic uint64_t rx_handshake_bytes;       /* written by the state thread, apart from the above */
 	struct endpoint rx_endpoint;               /* tun-tx thread's copy of what it last saw or told */
 	uint32_t rx_endpoint_generation;
+	bool roamed_noted; /* tun-tx thread's: the note of what is in roamed was pushed */
 	_Atomic bool
 		roamed_pending; /* false: tun-tx thread may write roamed; true: state thread may read it */
 	struct endpoint roamed;

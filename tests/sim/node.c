@@ -139,8 +139,14 @@ void node_receive(struct node *n, const struct datagram *d)
 
 void node_queue(struct node *n, const struct datagram *d)
 {
+	node_dispatch(n, d);
+	node_open(n);
+	node_settle(n);
+}
+
+void node_dispatch(struct node *n, const struct datagram *d)
+{
 	struct udp_rx_batch *batch = pool_get(&n->rx_batches);
-	struct ingress_view *view;
 
 	require(batch && d->len && d->len <= UDP_RX_MSG_BYTES);
 	atomic_init(&batch->refs, 1);
@@ -157,11 +163,16 @@ void node_queue(struct node *n, const struct datagram *d)
 	memcpy(batch->data[0], d->data, d->len);
 	dispatch_batch(&n->dispatch, batch);
 	udp_rx_batch_put(batch);
+}
+
+void node_open(struct node *n)
+{
+	struct ingress_view *view;
+
 	while ((view = spsc_pop(n->views_rx))) {
 		ingress_open(&n->ingress, view, n->dev.now_ns);
 		ingress_view_put(view);
 	}
-	node_settle(n);
 }
 
 void node_handle_handshakes(struct node *n)

@@ -54,10 +54,13 @@ uint64_t node_run(struct node *node, uint64_t now_ns);
 void node_tun_packet(struct node *node, const void *packet, uint32_t len);
 /* The same with the fields of its vnet header: a super-packet. */
 void node_tun_super(struct node *node, const struct train_packet *meta, const void *packet);
-/* A datagram from the network, all the way through udp-rx, decrypt-to-TUN and crypto. */
+/* A datagram from the network, all the way through udp-rx, tun-tx and state. */
 void node_receive(struct node *node, const struct datagram *datagram);
 /* The same, but handshake messages wait in the queue for node_handle_handshakes(). */
 void node_queue(struct node *node, const struct datagram *datagram);
+/* The two steps of that one by one, without what the state thread does afterwards: udp-rx's, and tun-tx's. */
+void node_dispatch(struct node *node, const struct datagram *datagram);
+void node_open(struct node *node);
 /* Handles all that wait; the backlog is what it would be in the state thread. */
 void node_handle_handshakes(struct node *node);
 /* Handles all notes, flushes the queue, announces a quiescent state. The functions above end with it. */
