@@ -3,18 +3,18 @@
 #include <errno.h>
 #include <sodium.h>
 
+#include "core/base/log.h"
 #include "core/protocol/egress.h"
 #include "core/protocol/handshake.h"
-#include "core/base/log.h"
 #include "crypto/secret.h"
 #include "ring/train.h"
 
-/* Fixed, as in session_table.c: looked at for handshakes and configuration only. */
+/* A fixed number, as in session_table.c: the table is looked at for handshakes and configuration only. */
 #define KEY_BUCKETS (1u << 13)
-/* A train cannot hold more segments than bytes, so a session this far below the limit can seal any train
- * whole. */
+/* Below this a session can seal any train whole: a train has no more segments than bytes. */
 #define SEND_COUNTER_MAX (REJECT_AFTER_MESSAGES - TRAIN_BYTES)
 
+static void done_tables(struct device *dev);
 static struct keypair *aged_keypair(
 	struct device *dev, struct peer *peer, struct keypair *k, uint64_t age_ns);
 static void start_persistent_keepalive(struct device *dev, struct peer *peer);
@@ -29,6 +29,7 @@ int device_init(struct device *dev, unsigned nr_tun_tx_threads, uint32_t mtu)
 
 	assert(nr_tun_tx_threads);
 	memset(dev, 0, sizeof(*dev));
+	dev->nr_tun_tx_threads = nr_tun_tx_threads;
 	atomic_init(&dev->mtu, mtu);
 	CDS_INIT_LIST_HEAD(&dev->peers);
 	allowed_ips_init(&dev->allowed_ips);
@@ -36,29 +37,21 @@ int device_init(struct device *dev, unsigned nr_tun_tx_threads, uint32_t mtu)
 	randombytes_buf(dev->by_key_secret, sizeof(dev->by_key_secret));
 
 	err = ratelimiter_init(&dev->ratelimiter);
+	if (!err)
+		err = timer_heap_init(&dev->timers, DEVICE_PEERS_MAX);
+	if (!err)
+		err = session_table_init(&dev->sessions);
 	if (err)
-		return err;
-	err = timer_heap_init(&dev->timers, DEVICE_PEERS_MAX);
-	if (err)
-		goto err_ratelimiter;
-	err = session_table_init(&dev->sessions);
-	if (err)
-		goto err_timers;
+		goto err_tables;
 	dev->peers_by_key = cds_lfht_new(KEY_BUCKETS, KEY_BUCKETS, KEY_BUCKETS, 0, NULL);
 	if (!dev->peers_by_key) {
 		err = -ENOMEM;
-		goto err_indices;
+		goto err_tables;
 	}
-	/* Last: it tells device_done()'s caller that there is something to end. */
-	dev->nr_tun_tx_threads = nr_tun_tx_threads;
 	return 0;
 
-err_indices:
-	session_table_done(&dev->sessions);
-err_timers:
-	timer_heap_done(&dev->timers);
-err_ratelimiter:
-	ratelimiter_done(&dev->ratelimiter);
+err_tables:
+	done_tables(dev);
 	return err;
 }
 
@@ -66,25 +59,30 @@ void device_done(struct device *dev)
 {
 	struct peer *peer, *next;
 
+	/* The last thing that device_init() makes: without it there is nothing to take down. */
+	if (!dev->peers_by_key)
+		return;
+	/* All threads have ended: the baton is nobody's, and ours to do without. */
+	dev->baton = NULL;
 	device_down(dev);
 	cds_list_for_each_entry_safe (peer, next, &dev->peers, link)
 		device_remove_peer(dev, peer);
-	/* No thread is left that could find a peer, session or node; what they left to RCU is freed before
-	 * the tables are. */
+	/* No thread is left that could find a peer, session or prefix. What was left to RCU, by us too, is
+	 * freed before the tables are. */
 	rcu_barrier();
 	allowed_ips_done(&dev->allowed_ips);
 	const int err = cds_lfht_destroy(dev->peers_by_key, NULL);
 	assert(!err);
 	(void)err;
-	session_table_done(&dev->sessions);
-	timer_heap_done(&dev->timers);
-	ratelimiter_done(&dev->ratelimiter);
+	dev->peers_by_key = NULL;
+	done_tables(dev);
 	secret_zero(&dev->identity, sizeof(dev->identity));
 	secret_zero(&dev->cookie_checker, sizeof(dev->cookie_checker));
 }
 
 void device_set_time(struct device *dev, uint64_t now_ns, uint64_t realtime_ns)
 {
+	device_assert_held(dev);
 	assert(now_ns && now_ns >= dev->now_ns);
 	dev->now_ns = now_ns;
 	dev->realtime_ns = realtime_ns;
@@ -94,10 +92,11 @@ void device_up(struct device *dev)
 {
 	struct peer *peer;
 
+	device_assert_held(dev);
 	if (dev->up)
 		return;
 	dev->up = true;
-	/* Release pairs with the acquire in ingress.c. */
+	/* Release pairs with the acquire in dispatch.c. */
 	atomic_store_explicit(&dev->running, true, memory_order_release);
 	log_at(LOG_LEVEL_INFO, LOG_CORE, "interface is up");
 	cds_list_for_each_entry (peer, &dev->peers, link)
@@ -108,6 +107,7 @@ void device_down(struct device *dev)
 {
 	struct peer *peer;
 
+	device_assert_held(dev);
 	if (!dev->up)
 		return;
 	atomic_store_explicit(&dev->running, false, memory_order_release);
@@ -123,6 +123,7 @@ void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_
 	struct noise_identity identity;
 	struct peer *peer;
 
+	device_assert_held(dev);
 	noise_identity_set(&identity, private_key);
 	if (identity.has == dev->identity.has &&
 		!sodium_memcmp(
@@ -148,6 +149,7 @@ void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_
 
 void device_add_peer(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	assert(dev->nr_peers < DEVICE_PEERS_MAX);
 	peer->id = dev->next_peer_id++;
 	peer->owner = (unsigned)(peer->id % dev->nr_tun_tx_threads);
@@ -163,11 +165,12 @@ void device_remove_peer(struct device *dev, struct peer *peer)
 {
 	char name[PEER_NAME_BYTES];
 
+	device_assert_held(dev);
 	log_at(LOG_LEVEL_DEBUG, LOG_PEER, "%s: removed", peer_name(peer, name));
 	/*
-	 * No new reference can appear: it is in no table any more, nothing arms timers of a removed peer, and
-	 * messages and notes carry indices only. Readers that have it already are done with it before the
-	 * grace period ends.
+	 * From here on no new reference can appear: the peer leaves every table, no timer is armed for a
+	 * removed peer, and messages and notes carry indices only. Who has a reference already drops it
+	 * before the grace period ends.
 	 */
 	peer->removed = true;
 	cds_list_del(&peer->link);
@@ -182,6 +185,7 @@ struct peer *device_find_peer(const struct device *dev, const uint8_t public_key
 {
 	struct cds_lfht_iter iter;
 
+	device_assert_held(dev);
 	cds_lfht_lookup(dev->peers_by_key, hash_key(dev, public_key), match_key, public_key, &iter);
 	struct cds_lfht_node *node = cds_lfht_iter_get_node(&iter);
 	return node ? CONTAINER_OF(node, struct peer, by_key) : NULL;
@@ -189,11 +193,13 @@ struct peer *device_find_peer(const struct device *dev, const uint8_t public_key
 
 void device_set_preshared(struct device *dev, struct peer *peer, const uint8_t preshared[NOISE_KEY_BYTES])
 {
+	device_assert_held(dev);
 	memcpy(peer->handshake.preshared, preshared, sizeof(peer->handshake.preshared));
 }
 
 void device_set_endpoint(struct device *dev, struct peer *peer, const struct endpoint *endpoint)
 {
+	device_assert_held(dev);
 	peer_set_endpoint(peer, endpoint);
 	if (peer->staged_first && !egress_staged(dev, peer))
 		handshake_initiate(dev, peer, false);
@@ -203,6 +209,7 @@ void device_set_persistent_keepalive(struct device *dev, struct peer *peer, uint
 {
 	const uint16_t before = peer->persistent_keepalive_s;
 
+	device_assert_held(dev);
 	peer->persistent_keepalive_s = seconds;
 	if (!seconds)
 		timers_cancel(peer, TIMER_PERSISTENT_KEEPALIVE);
@@ -217,25 +224,25 @@ void device_note(struct device *dev, void *item)
 {
 	uint32_t index;
 	const enum note note = note_decode(item, &index);
-	struct session *entry = session_table_find(&dev->sessions, index);
+	struct session *session = session_table_find(&dev->sessions, index);
 
-	/* Retired meanwhile: see core/protocol/notes.h. */
-	if (!entry || !entry->keypair)
+	device_assert_held(dev);
+	/* Retired since the note was given, and the index perhaps a handshake's already: see notes.h. */
+	if (!session || !session->keypair)
 		return;
-	struct peer *peer = entry->peer;
+	struct peer *peer = session->peer;
 	switch (note) {
 	case NOTE_CONFIRMED:
-		/* The endpoint that it came from was authenticated with it, and staged packets go there. */
+		/* The data came from that endpoint, and what is staged must go there: endpoint first. */
 		peer_take_roamed(peer);
-		handshake_confirmed(dev, peer, entry);
+		handshake_confirmed(dev, peer, session);
 		break;
 	case NOTE_DATA_RECEIVED:
 		timers_data_received(dev, peer);
 		break;
 	case NOTE_REKEY:
-		/* Given once a session, keypair->rekey_noted sees to that. A session that was replaced needs
-		 * nothing. */
-		if (entry == peer->current)
+		/* One that has been replaced needs nothing. */
+		if (session == peer->current)
 			handshake_initiate(dev, peer, false);
 		break;
 	case NOTE_ROAMED:
@@ -246,6 +253,7 @@ void device_note(struct device *dev, void *item)
 
 struct keypair *device_send_keypair(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	if (likely(peer->current)) {
 		struct keypair *k = peer->current->keypair;
 		const uint64_t age_ns = dev->now_ns - k->created_ns;
@@ -260,6 +268,7 @@ struct keypair *device_send_keypair(struct device *dev, struct peer *peer)
 
 void device_sent(struct device *dev, struct peer *peer, uint64_t wire_bytes, bool data)
 {
+	device_assert_held(dev);
 	atomic_store_explicit(&peer->last_tx_ns, dev->now_ns, memory_order_relaxed);
 	counter_add(&peer->tx_bytes, wire_bytes);
 	if (!data)
@@ -270,7 +279,16 @@ void device_sent(struct device *dev, struct peer *peer, uint64_t wire_bytes, boo
 		timers_arm(dev, peer, TIMER_NEW_HANDSHAKE, timers_jittered(dev, NEW_HANDSHAKE_TIME_NS));
 }
 
-/* Past the age or the number of messages where it should be replaced. */
+/* Those that accept to be zeroed. */
+static void done_tables(struct device *dev)
+{
+	session_table_done(&dev->sessions);
+	timer_heap_done(&dev->timers);
+	ratelimiter_done(&dev->ratelimiter);
+}
+
+/* k is past the age or the number of messages at which it should be replaced: starts that, and returns k
+ * while it may still be used. */
 static struct keypair *aged_keypair(struct device *dev, struct peer *peer, struct keypair *k, uint64_t age_ns)
 {
 	const bool usable = age_ns < REJECT_AFTER_TIME_NS && k->send_counter < SEND_COUNTER_MAX;
@@ -280,8 +298,8 @@ static struct keypair *aged_keypair(struct device *dev, struct peer *peer, struc
 	return usable ? k : NULL;
 }
 
-/* Every peer at once when the interface comes up: each may cost a handshake, so timers_run() takes them a few
- * a turn. */
+/* By timer even though it is due at once: when the interface comes up it is due for every peer, each may cost
+ * a handshake, and timers_run() takes a few peers a turn. */
 static void start_persistent_keepalive(struct device *dev, struct peer *peer)
 {
 	if (!peer->persistent_keepalive_s)
@@ -291,7 +309,7 @@ static void start_persistent_keepalive(struct device *dev, struct peer *peer)
 		dev->now_ns + peer->persistent_keepalive_s * NS_PER_SEC);
 }
 
-/* Back to what a fresh peer is, but for configuration, endpoint and figures. */
+/* Back to what a fresh peer is, except for configuration, endpoint and counters. */
 static void reset_peer(struct device *dev, struct peer *peer)
 {
 	egress_purge_staged(dev, peer);

@@ -1,7 +1,8 @@
 /*
- * The first half of ingress, on udp-rx: every datagram of a received batch goes to the thread that may work on
- * it. Data messages go, by receiver index, to the tun-tx thread that owns the session, gathered into one view
- * (core/protocol/ingress_view.h) for each owner; handshake messages are copied and go to the state thread.
+ * The first half of ingress, on udp-rx: every datagram of a received batch goes to the thread that may work
+ * on it. Data messages go, by receiver index, to the tun-tx thread that owns the session, gathered into one
+ * view (core/protocol/ingress_view.h) for each owner; handshake messages are copied and go to the state
+ * thread.
  *
  * Nothing is opened here, so nothing here is proven: a datagram with a known index may still be forged.
  */
@@ -13,7 +14,7 @@
 
 /* All of it is udp-rx's. Owners are numbers of tun-tx threads. */
 struct dispatch {
-	/* the caller's to fill in */
+	/* The caller's to fill in. */
 	struct device *dev; /* only what other threads may read: running and sessions */
 	struct drops *drops;
 	struct pool *views;      /* of struct ingress_view */
@@ -22,11 +23,11 @@ struct dispatch {
 	struct spsc_tx to_state;
 	bool shed_data; /* drop data, keep handshakes: there is no buffer to go on with */
 
-	/* the views being filled from the current batch, by owner, and which those are; none between two calls */
+	/* The views being filled from the current batch, by owner, and which owners those are. */
 	struct ingress_view *open[TUN_TX_THREADS_MAX];
 	unsigned touched[TUN_TX_THREADS_MAX], nr_touched;
 
-	/* owners with something new in their channel: the caller's to wake or to work for, and to take off */
+	/* Owners with something new in their channel: the caller's to wake or to work for, and to take off. */
 	unsigned sent[TUN_TX_THREADS_MAX], nr_sent;
 
 	struct dispatch_counters {

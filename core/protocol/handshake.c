@@ -2,8 +2,8 @@
 
 #include <errno.h>
 
-#include "core/protocol/egress.h"
 #include "core/base/log.h"
+#include "core/protocol/egress.h"
 #include "crypto/secret.h"
 
 static void receive_initiation(struct device *dev, const struct handshake_message *msg);
@@ -17,12 +17,13 @@ static void sign_and_send(struct device *dev, struct peer *peer, void *msg, size
 static int begin_session(struct device *dev, struct peer *peer);
 static void completed(struct device *dev, struct peer *peer);
 static void received_from(struct device *dev, struct peer *peer, const struct handshake_message *msg);
-static void drop_handshake_index(struct device *dev, struct peer *peer);
+static void drop_handshake_session(struct device *dev, struct peer *peer);
 static void drop_rejected(struct device *dev, const struct handshake_message *msg, int err);
 static void next_timestamp(const struct device *dev, struct peer *peer, uint8_t out[WIRE_TIMESTAMP_BYTES]);
 
 void handshake_receive(struct device *dev, const struct handshake_message *msg, unsigned backlog)
 {
+	device_assert_held(dev);
 	if (!dev->up || !dev->identity.has) {
 		drop(dev->drops, DROP_HANDSHAKE_DOWN, 1);
 		return;
@@ -54,17 +55,18 @@ void handshake_initiate(struct device *dev, struct peer *peer, bool is_retry)
 	struct wire_initiation msg;
 	char name[PEER_NAME_BYTES];
 
+	device_assert_held(dev);
 	if (!dev->up || !dev->identity.has || peer->removed || !endpoint_is_set(&peer->endpoint))
 		return;
 	if (!is_retry)
 		peer->handshake_attempts = 0;
 	if (dev->now_ns < peer->initiation_held_until_ns)
 		return;
-	/* Before anything can fail, so that failing costs a key agreement every five seconds, not one a
-	 * packet. */
+	/* Before anything can fail: if it always fails, that must cost a key agreement every five seconds,
+	 * not one a packet. */
 	peer->initiation_held_until_ns = timers_jittered(dev, REKEY_TIMEOUT_NS);
 
-	drop_handshake_index(dev, peer);
+	drop_handshake_session(dev, peer);
 	peer->handshake_session = session_table_add(&dev->sessions, peer, peer->owner);
 	if (!peer->handshake_session) {
 		log_limited(LOG_LEVEL_ERROR, LOG_HANDSHAKE, "%s: no memory for a handshake",
@@ -77,7 +79,7 @@ void handshake_initiate(struct device *dev, struct peer *peer, bool is_retry)
 	if (err) {
 		log_limited(LOG_LEVEL_WARN, LOG_HANDSHAKE,
 			"%s: cannot make an initiation for this public key", peer_name(peer, name));
-		drop_handshake_index(dev, peer);
+		drop_handshake_session(dev, peer);
 		noise_handshake_clear(&peer->handshake);
 		return;
 	}
@@ -92,6 +94,7 @@ void handshake_initiate(struct device *dev, struct peer *peer, bool is_retry)
 
 void handshake_confirmed(struct device *dev, struct peer *peer, struct session *session)
 {
+	device_assert_held(dev);
 	if (!peer_confirm_session(dev, peer, session))
 		return;
 	completed(dev, peer);
@@ -100,7 +103,8 @@ void handshake_confirmed(struct device *dev, struct peer *peer, struct session *
 
 void handshake_clear(struct device *dev, struct peer *peer)
 {
-	drop_handshake_index(dev, peer);
+	device_assert_held(dev);
+	drop_handshake_session(dev, peer);
 	noise_handshake_clear(&peer->handshake);
 	peer_clear_sessions(dev, peer);
 	timers_cancel(peer, TIMER_RETRANSMIT_HANDSHAKE);
@@ -145,14 +149,14 @@ static void receive_response(struct device *dev, const struct handshake_message 
 {
 	const struct wire_response *response = (const struct wire_response *)msg->data;
 	char name[PEER_NAME_BYTES], from[ENDPOINT_STRLEN];
-	struct session *entry = session_table_find(&dev->sessions, le32toh(response->receiver));
+	struct session *session = session_table_find(&dev->sessions, le32toh(response->receiver));
 
-	/* A late or repeated one finds its index gone, or grown into a session. */
-	if (!entry || entry->peer->handshake_session != entry) {
+	/* A late or repeated one finds the session retired, or with keys already. */
+	if (!session || session->peer->handshake_session != session) {
 		drop(dev->drops, DROP_HANDSHAKE_UNEXPECTED, 1);
 		return;
 	}
-	struct peer *peer = entry->peer;
+	struct peer *peer = session->peer;
 	const int err = noise_response_consume(&peer->handshake, &dev->identity, response);
 	if (err) {
 		drop_rejected(dev, msg, err);
@@ -164,7 +168,7 @@ static void receive_response(struct device *dev, const struct handshake_message 
 	if (begin_session(dev, peer))
 		return;
 	completed(dev, peer);
-	/* The responder sends nothing before it hears from us under the new keys: tell it now. */
+	/* The responder sends nothing under the new keys before we have: let it have something now. */
 	if (!egress_staged(dev, peer))
 		egress_keepalive(dev, peer);
 }
@@ -172,19 +176,20 @@ static void receive_response(struct device *dev, const struct handshake_message 
 static void receive_cookie(struct device *dev, const struct handshake_message *msg)
 {
 	const struct wire_cookie *cookie = (const struct wire_cookie *)msg->data;
-	const struct session *entry = session_table_find(&dev->sessions, le32toh(cookie->receiver));
+	const struct session *session = session_table_find(&dev->sessions, le32toh(cookie->receiver));
 	char name[PEER_NAME_BYTES];
 
-	if (!entry || cookie_jar_consume(&entry->peer->cookie_jar, cookie, dev->now_ns)) {
+	if (!session || cookie_jar_consume(&session->peer->cookie_jar, cookie, dev->now_ns)) {
 		drop(dev->drops, DROP_HANDSHAKE_UNEXPECTED, 1);
 		return;
 	}
-	/* It goes into the next message of the retransmit timer. Neither endpoint nor timers move: it proves
-	 * no address. */
-	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received a cookie", peer_name(entry->peer, name));
+	/* It goes into the initiation that the retransmit timer will send. Endpoint and timers stay: a cookie
+	 * reply proves neither who sent it nor from where. */
+	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received a cookie", peer_name(session->peer, name));
 }
 
-/* mac1 always; under load mac2 and the rate limit, too. false: the message is done with. */
+/* Whether the message is worth a key agreement: mac1 must be good, and under load mac2 and the rate limit,
+ * too. If not, it has been dropped and counted, and perhaps answered with a cookie reply. */
 static bool admit(struct device *dev, const struct handshake_message *msg, unsigned backlog)
 {
 	const bool crowded = backlog >= HANDSHAKE_LOAD_MARK;
@@ -216,7 +221,7 @@ static bool admit(struct device *dev, const struct handshake_message *msg, unsig
 	return false;
 }
 
-/* Smaller than what it answers, and to where that came from: no amplifier. */
+/* The reply is smaller than the message and goes to where that came from, so nobody can amplify with it. */
 static void send_cookie(
 	struct device *dev, const struct handshake_message *msg, const uint8_t *source, size_t source_len)
 {
@@ -237,16 +242,16 @@ static void send_response(struct device *dev, struct peer *peer)
 	struct wire_response msg;
 	char name[PEER_NAME_BYTES];
 
-	/* With jitter: two ends whose initiations crossed would otherwise cross again for ever. */
+	/* With jitter, or two ends whose initiations have crossed would cross again for ever. */
 	peer->initiation_held_until_ns = timers_jittered(dev, REKEY_TIMEOUT_NS);
-	/* An initiation of our own that was under way is void: its state is the responder's now. */
-	drop_handshake_index(dev, peer);
+	/* An own initiation in flight is void: peer->handshake is that of the responder now. */
+	drop_handshake_session(dev, peer);
 	peer->handshake_session = session_table_add(&dev->sessions, peer, peer->owner);
 	if (!peer->handshake_session ||
 		noise_response_create(&peer->handshake, peer->handshake_session->index, &msg)) {
 		log_limited(LOG_LEVEL_WARN, LOG_HANDSHAKE, "%s: cannot answer this initiation",
 			peer_name(peer, name));
-		drop_handshake_index(dev, peer);
+		drop_handshake_session(dev, peer);
 		noise_handshake_clear(&peer->handshake);
 		return;
 	}
@@ -269,8 +274,8 @@ static void sign_and_send(struct device *dev, struct peer *peer, void *msg, size
 	counter_add(&peer->tx_bytes, len);
 }
 
-/* A response was made or accepted: derives the keys and puts them in their place under the index of the
- * handshake. */
+/* A response was made or accepted: derives the keys. The session whose handshake was in flight gets them and
+ * joins those that have keys. */
 static int begin_session(struct device *dev, struct peer *peer)
 {
 	struct session *session = peer->handshake_session;
@@ -280,7 +285,7 @@ static int begin_session(struct device *dev, struct peer *peer)
 	if (!keypair) {
 		log_limited(
 			LOG_LEVEL_ERROR, LOG_HANDSHAKE, "%s: no memory for a session", peer_name(peer, name));
-		drop_handshake_index(dev, peer);
+		drop_handshake_session(dev, peer);
 		noise_handshake_clear(&peer->handshake);
 		return -ENOMEM;
 	}
@@ -292,7 +297,7 @@ static int begin_session(struct device *dev, struct peer *peer)
 	return 0;
 }
 
-/* Both ends have the keys and we may send under them. */
+/* Both ends have the keys, and peer->current is the new session. */
 static void completed(struct device *dev, struct peer *peer)
 {
 	char name[PEER_NAME_BYTES];
@@ -313,7 +318,7 @@ static void received_from(struct device *dev, struct peer *peer, const struct ha
 	counter_add(&peer->rx_handshake_bytes, msg->len);
 }
 
-static void drop_handshake_index(struct device *dev, struct peer *peer)
+static void drop_handshake_session(struct device *dev, struct peer *peer)
 {
 	session_table_remove(&dev->sessions, peer->handshake_session);
 	peer->handshake_session = NULL;
@@ -336,9 +341,8 @@ static void drop_rejected(struct device *dev, const struct handshake_message *ms
 }
 
 /*
- * The peer accepts only timestamps that grow. Ours follow the wall clock, but when that is set back they go
- * on from the last one sent instead of being refused until it catches up. (A step is what one unit is after
- * whitening.)
+ * The peer accepts only timestamps that grow. Ours follow the wall clock; when that is set back they grow
+ * from the last one sent, by the smallest step that noise_tai64n() leaves visible.
  */
 static void next_timestamp(const struct device *dev, struct peer *peer, uint8_t out[WIRE_TIMESTAMP_BYTES])
 {

@@ -174,8 +174,8 @@ static void receive_packet(
 	coalesce_add(&in->coalesce, packet, ip_len);
 }
 
-/* Cryptokey routing: the longest prefix of the inner source must belong to the sender. A train mostly repeats
- * one source. */
+/* Cryptokey routing: the longest prefix that holds the inner source must be the sender's. A view mostly
+ * repeats one source, so the last one found allowed is remembered. */
 static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet)
 {
 	const uint8_t version = inner_version(packet);
@@ -195,8 +195,8 @@ static bool source_allowed(struct ingress *in, const struct peer *peer, const ui
 }
 
 /*
- * Roaming: tells the state holder when a peer's packets come from somewhere else than it was last told, through
- * the mailbox peer->roamed and a note.
+ * Roaming: tells the state holder when a peer's packets come from somewhere else than it was last told,
+ * through the mailbox peer->roamed and a note.
  *
  * Once the flag is up the mailbox is the state holder's to read, at any moment and without a note too; so it
  * stays up and unwritten until the holder lowers it. If there was no room for the note, the note alone is
@@ -204,7 +204,8 @@ static bool source_allowed(struct ingress *in, const struct peer *peer, const ui
  */
 static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from)
 {
-	/* Acquire pairs with the release in peer_set_endpoint(): the holder changed the endpoint by itself. */
+	/* Acquire pairs with the release in peer_set_endpoint(): the holder changed the endpoint by
+	 * itself. */
 	const uint32_t generation = atomic_load_explicit(&peer->endpoint_generation, memory_order_acquire);
 
 	if (likely(generation == peer->rx_endpoint_generation && endpoint_equal(from, &peer->rx_endpoint)))
@@ -223,9 +224,11 @@ static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, c
 }
 
 /*
- * Before the first packet goes to the TUN: its answer must find the note in the state thread's channel, or
- * it would be sealed under the session before, which a peer that was restarted does not have. After
- * note_roamed(): what is staged goes to the address that this came from.
+ * Key confirmation: the first data under a session that we made as responder.
+ *
+ * To be called before that data goes to TUN. Its answer, which comes as a train, must find this note in the
+ * ring already: otherwise it would be sealed under the session before, which a peer that was restarted has
+ * lost. And after note_roamed(): what is staged goes out with this note, to where the data came from.
  */
 static void note_confirmed(struct ingress *in, struct keypair *k)
 {
@@ -234,7 +237,7 @@ static void note_confirmed(struct ingress *in, struct keypair *k)
 		atomic_store_explicit(&k->confirmed, true, memory_order_relaxed);
 }
 
-/* After authenticated packets: timestamps for the lazy timers, and the notes that somebody waits for. */
+/* After authenticated packets: the timestamps that timers look at, and the notes that are due. */
 static void note_received(
 	struct ingress *in, struct peer *peer, struct keypair *k, bool data, uint64_t now_ns)
 {
@@ -251,13 +254,13 @@ static void note_received(
 		atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed))
 		atomic_store_explicit(&peer->first_unanswered_rx_ns, now_ns, memory_order_relaxed);
 	/*
-	 * Pairs with the fence of the keepalive timer between raising wants_rx_note and looking at
-	 * first_unanswered_rx_ns: one of the two sides sees the other's store.
+	 * Pairs with the fence in keepalive_idle(), timers.c, between raising wants_rx_note and looking at
+	 * first_unanswered_rx_ns: at least one of the two sides sees what the other has stored.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (likely(!atomic_load_explicit(&peer->wants_rx_note, memory_order_relaxed)))
 		return;
-	/* Lowered first: after the push the state thread may raise it again at any time. */
+	/* Lowered before the push: from then on the state holder may raise it again at any time. */
 	atomic_store_explicit(&peer->wants_rx_note, false, memory_order_relaxed);
 	if (unlikely(!mpsc_push(in->notes, note_encode(NOTE_DATA_RECEIVED, k->local_index))))
 		atomic_store_explicit(&peer->wants_rx_note, true, memory_order_relaxed);
@@ -280,8 +283,8 @@ static void write_frame(void *arg, struct tun_frame *frame, unsigned packets)
 		} else if (err != -EAGAIN) {
 			break;
 		} else if (!in->queue->ops->send_ready(in->queue)) {
-			/* No room: let the channel fill behind us. What makes room is the kernel or another
-			 * thread. */
+			/* No room in the queue. What makes some is the kernel or another thread, so wait;
+			 * what comes meanwhile stays in the channel to this thread. */
 			nanosleep(&(struct timespec){.tv_nsec = TUN_WAIT_STEP_NS}, NULL);
 		}
 		err = send(in->queue, frame);

@@ -1,10 +1,10 @@
 /*
- * The second half of ingress, on a tun-tx thread: the data messages of a view are opened, checked against replay
- * and allowed IPs, coalesced and written to the TUN queue.
+ * The second half of ingress, on a tun-tx thread: the data messages of a view are opened, checked against
+ * replay and allowed IPs, coalesced and written to the TUN queue.
  *
- * A session is opened by one thread only, its owner: that is what keeps a peer's packets in order and lets the
- * replay window do without locks. "The owner's thread" is whoever holds the baton of that tun-tx thread: the
- * thread itself, or udp-rx working inline.
+ * A session is opened by one thread only, its owner: that is what keeps a peer's packets in order and lets
+ * the replay window do without locks. "The owner's thread" is whoever holds the baton of that tun-tx thread:
+ * the thread itself, or udp-rx working inline.
  */
 #pragma once
 
@@ -24,9 +24,8 @@ struct ingress_counters {
 /* All of it is the owner's thread's; see core/protocol/peer.h for what it may write of a peer. */
 struct ingress {
 	struct device *dev; /* only what other threads may read */
-	unsigned owner;     /* the number of its tun-tx thread: it opens the sessions of this owner */
-	/* What makes a thread the owner's, for assertions; the caller's to fill in. NULL: there are no threads. */
-	const struct baton *baton;
+	unsigned owner;     /* number of the tun-tx thread: the sessions of this owner are opened here */
+	const struct baton *baton; /* who holds it is the owner's thread; NULL: nothing is checked */
 	struct drops *drops;
 	struct aead *aead;
 	struct tun_queue *queue;
@@ -40,7 +39,7 @@ struct ingress {
 	struct ingress_counters counters;
 };
 
-/* Control thread. Everything passed stays the caller's. -ENOMEM. */
+/* Control thread. Everything passed stays the caller's, who may fill in baton afterwards. -ENOMEM. */
 int ingress_init(struct ingress *in, struct device *dev, unsigned owner, struct drops *drops,
 	struct aead *aead, struct tun_queue *queue, struct mpsc_tx notes) MUST_CHECK;
 /* Accepts a zeroed struct. */

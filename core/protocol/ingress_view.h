@@ -1,7 +1,8 @@
 /*
- * A view: the data messages of one received batch that belong to one tun-tx thread, in order of arrival. udp-rx
- * makes it (core/protocol/dispatch.h) and pushes it to that thread, which opens it (core/protocol/ingress.h).
- * It belongs to whoever holds it, one thread at a time, and holds one reference to its batch.
+ * A view: the data messages of one received batch that belong to one tun-tx thread, in order of arrival.
+ * udp-rx makes it (core/protocol/dispatch.h) and pushes it to that thread, which opens it
+ * (core/protocol/ingress.h). It belongs to whoever holds it, one thread at a time, and holds one reference to
+ * its batch.
  */
 #pragma once
 

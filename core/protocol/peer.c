@@ -4,8 +4,8 @@
 #include <sodium.h>
 #include <stdio.h>
 
-#include "core/protocol/device.h"
 #include "core/base/log.h"
+#include "core/protocol/device.h"
 #include "crypto/secret.h"
 
 static bool discard_roamed(struct peer *peer);
@@ -49,8 +49,8 @@ void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint)
 {
 	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
 
-	/* Older than this one. The tun-tx thread must learn that it was not taken, even if nothing else
-	 * changes. */
+	/* What is in the mailbox is older than this. If there was something, the owner's thread must learn
+	 * that it was not taken, even when the endpoint stays as it is. */
 	const bool discarded = discard_roamed(peer);
 
 	if (endpoint_equal(&peer->endpoint, endpoint) && !discarded)
@@ -59,13 +59,13 @@ void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint)
 		log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: endpoint is now %s", peer_name(peer, name),
 			endpoint_format(endpoint, text));
 	peer->endpoint = *endpoint;
-	/* Release pairs with the acquire in ingress.c: the tun-tx thread forgets what it has told so far. */
+	/* Release pairs with the acquire in note_roamed(), ingress.c: what it has told so far is void. */
 	atomic_fetch_add_explicit(&peer->endpoint_generation, 1, memory_order_release);
 }
 
 void peer_forget_source(struct peer *peer)
 {
-	/* The newest address stays; only its source goes. */
+	/* Of the newest endpoint, which may still be in the mailbox. */
 	peer_take_roamed(peer);
 	struct endpoint endpoint = peer->endpoint;
 
@@ -77,43 +77,60 @@ void peer_take_roamed(struct peer *peer)
 {
 	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
 
-	/* Acquire pairs with the tun-tx thread's release after it wrote roamed. */
+	/* Acquire pairs with the release in note_roamed() after it wrote roamed. */
 	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
 		return;
 	if (!endpoint_same_to(&peer->endpoint, &peer->roamed))
 		log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: roamed to %s", peer_name(peer, name),
 			endpoint_format(&peer->roamed, text));
 	peer->endpoint = peer->roamed;
-	/* Release pairs with the tun-tx thread's acquire before it writes roamed again. */
+	/* Release pairs with the acquire in note_roamed() before it writes roamed again. */
 	atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);
 }
 
 void peer_add_session(struct device *dev, struct peer *peer, struct session *session)
 {
-	if (session->keypair->initiator) {
-		retire(dev, peer, peer->previous);
-		if (peer->next) {
-			/* The other end may already send under it, so it stays good for receiving; what it
-			 * superseded goes. */
-			peer->previous = peer->next;
-			peer->next = NULL;
-			retire(dev, peer, peer->current);
-		} else {
-			peer->previous = peer->current;
-		}
-		peer->current = session;
-	} else {
+	device_assert_held(dev);
+	assert(session->keypair);
+	if (!session->keypair->initiator) {
+		/*
+		 * We are the responder. The initiator does not have the keys before our response arrives, so
+		 * we go on sending under current until it has used them; the new session waits as next. A
+		 * next that was never used is superseded, and so is previous: two sessions are all that the
+		 * initiator can still send under.
+		 */
 		retire(dev, peer, peer->next);
 		retire(dev, peer, peer->previous);
 		peer->previous = NULL;
 		peer->next = session;
+		return;
 	}
+
+	/*
+	 * We are the initiator. The response has shown that the other end has the keys, so the new session is
+	 * current at once. One more stays, to open what is on its way:
+	 * - Without a next, that is current, which the other end has been sending under.
+	 * - With a next, our handshakes have crossed. The other end has completed that one as initiator and
+	 *   may be sending under it already, although nothing of that has come; so it is next that stays, and
+	 *   current, which it superseded there, goes.
+	 */
+	retire(dev, peer, peer->previous);
+	if (peer->next) {
+		retire(dev, peer, peer->current);
+		peer->previous = peer->next;
+		peer->next = NULL;
+	} else {
+		peer->previous = peer->current;
+	}
+	peer->current = session;
 }
 
 bool peer_confirm_session(struct device *dev, struct peer *peer, struct session *session)
 {
+	device_assert_held(dev);
 	if (!session || session != peer->next)
 		return false;
+	/* The initiator uses it, so it has the keys, and we may. What it sent before was under current. */
 	retire(dev, peer, peer->previous);
 	peer->previous = peer->current;
 	peer->current = session;
@@ -123,6 +140,7 @@ bool peer_confirm_session(struct device *dev, struct peer *peer, struct session 
 
 void peer_clear_sessions(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	retire(dev, peer, peer->previous);
 	retire(dev, peer, peer->current);
 	retire(dev, peer, peer->next);
@@ -132,7 +150,7 @@ void peer_clear_sessions(struct device *dev, struct peer *peer)
 /* Empties the mailbox unread. Returns whether there was something in it. */
 static bool discard_roamed(struct peer *peer)
 {
-	/* Both as in peer_take_roamed(). */
+	/* Acquire and release as in peer_take_roamed(). */
 	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire))
 		return false;
 	atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);

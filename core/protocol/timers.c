@@ -5,10 +5,10 @@
 #include <sodium.h>
 #include <stdlib.h>
 
+#include "core/base/log.h"
 #include "core/protocol/device.h"
 #include "core/protocol/egress.h"
 #include "core/protocol/handshake.h"
-#include "core/base/log.h"
 
 static void retransmit_handshake_expired(struct device *dev, struct peer *peer);
 static void send_keepalive_expired(struct device *dev, struct peer *peer);
@@ -54,6 +54,7 @@ void timers_arm(struct device *dev, struct peer *peer, enum peer_timer timer, ui
 {
 	struct timer_heap *h = &dev->timers;
 
+	device_assert_held(dev);
 	if (!dev->up || peer->removed)
 		return;
 	peer->deadline_ns[timer] = deadline_ns;
@@ -75,6 +76,7 @@ void timers_cancel(struct peer *peer, enum peer_timer timer)
 
 void timers_cancel_all(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	for (unsigned i = 0; i < PEER_TIMERS; i++)
 		peer->deadline_ns[i] = 0;
 	if (peer->timer_slot != UINT_MAX)
@@ -90,6 +92,7 @@ uint64_t timers_run(struct device *dev, unsigned max_peers)
 {
 	struct timer_heap *h = &dev->timers;
 
+	device_assert_held(dev);
 	for (unsigned n = 0; n < max_peers && h->nr && h->heap[0]->timer_key_ns <= dev->now_ns; n++) {
 		struct peer *peer = h->heap[0];
 
@@ -108,6 +111,7 @@ uint64_t timers_next(const struct device *dev)
 {
 	const struct timer_heap *h = &dev->timers;
 
+	device_assert_held(dev);
 	return h->nr ? h->heap[0]->timer_key_ns : UINT64_MAX;
 }
 
@@ -122,23 +126,23 @@ void timers_data_received(struct device *dev, struct peer *peer)
 		atomic_load_explicit(&peer->first_unanswered_rx_ns, memory_order_relaxed);
 	const uint64_t last_tx_ns = atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed);
 
+	device_assert_held(dev);
 	if (timers_armed(peer, TIMER_SEND_KEEPALIVE))
 		return;
-	/*
-	 * Armed even when an answer has gone out meanwhile: the tun-tx thread lowers wants_rx_note only
-	 * after its push, so it must not be raised again before that is long over.
-	 */
+	/* Also when an answer has gone out meanwhile: wants_rx_note is down, and only this timer raises it
+	 * again. */
 	timers_arm(dev, peer, TIMER_SEND_KEEPALIVE,
 		(first_rx_ns > last_tx_ns ? first_rx_ns : dev->now_ns) + KEEPALIVE_TIMEOUT_NS);
 }
 
 void timers_session_retired(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	if (!timers_armed(peer, TIMER_SEND_KEEPALIVE))
 		timers_arm(dev, peer, TIMER_SEND_KEEPALIVE, dev->now_ns + KEEPALIVE_TIMEOUT_NS);
 }
 
-/* The initiation was not answered: try again, or give up and forget what waited for it. */
+/* The initiation was not answered: try again, or give up and drop what is staged. */
 static void retransmit_handshake_expired(struct device *dev, struct peer *peer)
 {
 	char name[PEER_NAME_BYTES];
@@ -148,8 +152,8 @@ static void retransmit_handshake_expired(struct device *dev, struct peer *peer)
 			"%s: handshake did not complete after %u attempts, giving up", peer_name(peer, name),
 			REKEY_ATTEMPTS_MAX);
 		egress_purge_staged(dev, peer);
-		/* Key material of the attempts must not stay for ever; that of an older session keeps its own
-		 * deadline. */
+		/* What the attempts left of keys must not stay for ever. An older session has armed this
+		 * already. */
 		if (!timers_armed(peer, TIMER_ZERO_KEYS))
 			timers_arm(dev, peer, TIMER_ZERO_KEYS, dev->now_ns + ZERO_KEYS_TIME_NS);
 		return;
@@ -158,16 +162,16 @@ static void retransmit_handshake_expired(struct device *dev, struct peer *peer)
 	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: handshake did not complete after %u s, retrying (try %u)",
 		peer_name(peer, name), (unsigned)(REKEY_TIMEOUT_NS / NS_PER_SEC),
 		peer->handshake_attempts + 1);
-	/* The source address may be why nothing comes back. */
+	/* Perhaps nothing comes back because of the source address that we send from. */
 	peer_forget_source(peer);
 	handshake_initiate(dev, peer, true);
-	/* A response that we sent meanwhile holds initiations back; this one is postponed by that, not lost.
-	 */
+	/* If a response that we sent meanwhile holds initiations back, this one waits until they may go
+	 * again. */
 	if (!timers_armed(peer, TIMER_RETRANSMIT_HANDSHAKE) && dev->now_ns < peer->initiation_held_until_ns)
 		timers_arm(dev, peer, TIMER_RETRANSMIT_HANDSHAKE, peer->initiation_held_until_ns);
 }
 
-/* Data came; if nothing has gone since, say that we are alive. Otherwise sleep until more data comes. */
+/* Data came. If nothing has gone since, say that we are alive; otherwise go idle until more data comes. */
 static void send_keepalive_expired(struct device *dev, struct peer *peer)
 {
 	const uint64_t first_rx_ns =
@@ -181,7 +185,8 @@ static void send_keepalive_expired(struct device *dev, struct peer *peer)
 		}
 		egress_keepalive(dev, peer);
 		if (first_rx_ns > atomic_load_explicit(&peer->last_tx_ns, memory_order_relaxed)) {
-			/* Nothing could be sent, not even an initiation: no endpoint or no private key. */
+			/* Nothing could be sent, not even an initiation: there is no endpoint or no private
+			 * key. */
 			timers_arm(dev, peer, TIMER_SEND_KEEPALIVE, dev->now_ns + KEEPALIVE_TIMEOUT_NS);
 			return;
 		}
@@ -189,7 +194,7 @@ static void send_keepalive_expired(struct device *dev, struct peer *peer)
 	keepalive_idle(dev, peer);
 }
 
-/* Data went and nothing came since: the session may be dead on the other side. */
+/* Data went and nothing has come since: the other end may have lost the session. */
 static void new_handshake_expired(struct device *dev, struct peer *peer)
 {
 	const uint64_t first_tx_ns = peer->first_unanswered_tx_ns;
@@ -218,7 +223,7 @@ static void zero_keys_expired(struct device *dev, struct peer *peer)
 	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: erasing all keys, no new ones for %u s",
 		peer_name(peer, name), (unsigned)(ZERO_KEYS_TIME_NS / NS_PER_SEC));
 	peer_clear_sessions(dev, peer);
-	/* An attempt under way is younger; it ends in a session, or gives up and comes back here. */
+	/* A handshake in flight is younger: it ends in a session, or gives up and arms this timer again. */
 	if (!timers_armed(peer, TIMER_RETRANSMIT_HANDSHAKE))
 		handshake_clear(dev, peer);
 }
@@ -232,13 +237,13 @@ static void persistent_keepalive_expired(struct device *dev, struct peer *peer)
 	if (peer_last_traffic_ns(peer) + interval_ns <= dev->now_ns)
 		egress_keepalive(dev, peer);
 	const uint64_t next_ns = peer_last_traffic_ns(peer) + interval_ns;
-	/* Still due when nothing could be sent: an interval from now, not at once again. */
+	/* If nothing could be sent, next_ns has passed: try again in an interval, not at once. */
 	timers_arm(dev, peer, TIMER_PERSISTENT_KEEPALIVE,
 		next_ns > dev->now_ns ? next_ns : dev->now_ns + interval_ns);
 }
 
-/* A configuration that many peers share was changed. Whatever traffic there was: it may have been under keys
- * that are gone. */
+/* The interface came up, the private key was changed, or a persistent keepalive was switched on. Sends even
+ * if there was traffic a moment ago: that may have been under keys that are gone. */
 static void start_expired(struct device *dev, struct peer *peer)
 {
 	/* Both may have gone since. */
@@ -246,13 +251,13 @@ static void start_expired(struct device *dev, struct peer *peer)
 		egress_keepalive(dev, peer);
 }
 
-/* Asks the tun-tx thread to tell of the next data, without missing what comes at this moment. */
+/* Asks the owner's thread for a note of the next data, without missing what comes at this moment. */
 static void keepalive_idle(struct device *dev, struct peer *peer)
 {
 	atomic_store_explicit(&peer->wants_rx_note, true, memory_order_relaxed);
 	/*
-	 * Pairs with the fence in ingress.c between the store to first_unanswered_rx_ns and the load of
-	 * wants_rx_note: if the tun-tx thread did not see the flag up, its store is visible here.
+	 * Pairs with the fence in note_received(), ingress.c, between the store to first_unanswered_rx_ns and
+	 * the load of wants_rx_note: if that thread did not see the flag up, its store is seen here.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	const uint64_t first_rx_ns =
@@ -273,7 +278,7 @@ static uint64_t earliest(const struct peer *peer)
 	return min_ns;
 }
 
-/* The peer's timers have changed by their expiry: files it under what is next, or takes it out. */
+/* After peer's timers have expired: files it under the deadline that is next now, or takes it out. */
 static void refile(struct timer_heap *h, struct peer *peer)
 {
 	if (peer->timer_slot == UINT_MAX)

@@ -1,12 +1,12 @@
 /*
  * The timers of each peer, the five of the WireGuard paper (section 6) and one of our own, in one binary heap
- * of peers keyed by earliest deadline. State thread.
+ * of peers keyed by earliest deadline. All of it, heap and deadlines, is the state holder's.
  *
- * Cancelling is lazy: traffic only moves timestamps (peer->last_tx_ns, last_rx_ns, first_unanswered_*), and a
- * timer that fires looks at them and re-arms itself for the real deadline or goes idle. So the data path
- * never touches the heap while a timer is armed, and the tun-tx threads never touch it at all:
- * NOTE_DATA_RECEIVED (at most one per armed keepalive timer, through wants_rx_note) arms it. A peer's place
- * in the heap may be too early for the same reason, never too late.
+ * A peer's place in the heap may be too early, never too late. Traffic only moves timestamps
+ * (peer->last_tx_ns, last_rx_ns, first_unanswered_*); a timer that fires looks at them, and arms itself again
+ * for the real deadline or goes idle. So sending does not touch the heap while a timer is armed, and
+ * receiving never does: a tun-tx thread sends NOTE_DATA_RECEIVED, once for each time that wants_rx_note was
+ * raised, and the state holder arms the timer.
  */
 #pragma once
 
@@ -15,14 +15,14 @@
 struct device;
 struct peer;
 
-/* Which; expiry rules are in timers.c. */
+/* What happens when one expires is in timers.c. */
 enum peer_timer {
 	TIMER_RETRANSMIT_HANDSHAKE, /* REKEY_TIMEOUT + jitter after an initiation */
 	TIMER_SEND_KEEPALIVE,       /* KEEPALIVE_TIMEOUT after data came and nothing went */
 	TIMER_NEW_HANDSHAKE, /* KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + jitter after data went and nothing came */
 	TIMER_ZERO_KEYS,     /* 3 * REJECT_AFTER_TIME after the last session */
 	TIMER_PERSISTENT_KEEPALIVE,
-	TIMER_START, /* at once: a first keepalive, or the handshake for what waits, in its turn among many */
+	TIMER_START, /* at once, but in turn with other peers: see start_expired() */
 	PEER_TIMERS
 };
 
@@ -36,8 +36,8 @@ int timer_heap_init(struct timer_heap *h, unsigned capacity) MUST_CHECK;
 /* Accepts a zeroed heap. */
 void timer_heap_done(struct timer_heap *h);
 
-/* Arms one timer of peer, replacing its deadline. Nothing happens while the interface is down or once the
- * peer is removed. */
+/* Arms one timer of peer; a deadline that it had is replaced. Nothing happens while the interface is down or
+ * once the peer is removed. */
 void timers_arm(struct device *dev, struct peer *peer, enum peer_timer timer, uint64_t deadline_ns);
 void timers_cancel(struct peer *peer, enum peer_timer timer);
 void timers_cancel_all(struct device *dev, struct peer *peer);
@@ -47,7 +47,7 @@ bool timers_armed(const struct peer *peer, enum peer_timer timer);
 
 /*
  * Runs what is due at dev->now_ns, of max_peers peers at most: each may cost a handshake. Returns the next
- * deadline (boottime), UINT64_MAX when none; it may be early, and has passed when there is more to run.
+ * deadline (boottime), UINT64_MAX if none. It may be too early, and if it has passed there is more to run.
  */
 uint64_t timers_run(struct device *dev, unsigned max_peers);
 

@@ -110,6 +110,7 @@ static int init(struct state_thread *t)
 	t->device.aead = t->config.aead->new (&err);
 	if (!t->device.aead)
 		return err;
+	t->device.baton = &t->baton;
 	t->device.queue = &t->queue;
 	t->device.drops = &t->drops;
 	/* A slot for every train of every reader. Who pushes decides whether to wake: hand_over.h. */
@@ -152,8 +153,7 @@ void state_thread_free(struct state_thread *t)
 {
 	if (!t)
 		return;
-	if (t->device.nr_tun_tx_threads)
-		device_done(&t->device);
+	device_done(&t->device);
 	aead_free(t->device.aead);
 	pool_done(&t->batches);
 	channel_done(&t->trains_ring);

@@ -61,6 +61,7 @@ int tun_tx_thread_new(struct tun_tx_thread **out, const struct tun_tx_thread_con
 		tun_tx_thread_free(t);
 		return err;
 	}
+	t->ingress.baton = &t->baton;
 	*out = t;
 	return 0;
 }

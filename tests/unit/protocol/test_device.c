@@ -1,5 +1,6 @@
 #include "core/protocol/device.h"
 
+#include <signal.h>
 #include <sodium.h>
 
 #include "tests/unit/protocol/support.h"
@@ -37,7 +38,70 @@ Test(device, carries_packets_both_ways)
 	cr_assert_eq(id, 12);
 }
 
-Test(device, peers_are_numbered_and_spread_over_the_decrypt_threads_in_order)
+Test(device, that_was_never_made_or_is_done_can_be_taken_down)
+{
+	static struct device dev;
+
+	device_done(&dev);
+	cr_assert_eq(device_init(&dev, 1, 1420), 0);
+	device_done(&dev);
+	device_done(&dev);
+}
+
+#ifndef NDEBUG
+static struct park state_park;
+static struct baton state_baton;
+
+static void hold_for_a(void)
+{
+	park_init(&state_park);
+	baton_init(&state_baton, &state_park);
+	p.a->dev.baton = &state_baton;
+}
+
+Test(device, serves_the_holder_of_its_baton)
+{
+	hold_for_a();
+	cr_assert(baton_try(&state_baton));
+	device_remove_peer(&p.a->dev, p.pb);
+	baton_pass(&state_baton);
+	/* The test's own end of the device asks for nothing. */
+	p.a->dev.baton = NULL;
+}
+
+/* Each of them ends the process, so each is a test. */
+Test(device, is_not_changed_without_its_baton, .signal = SIGABRT)
+{
+	hold_for_a();
+	device_remove_peer(&p.a->dev, p.pb);
+}
+
+Test(device, seals_nothing_without_its_baton, .signal = SIGABRT)
+{
+	hold_for_a();
+	egress_keepalive(&p.a->dev, p.pb);
+}
+
+Test(device, runs_no_timer_without_its_baton, .signal = SIGABRT)
+{
+	hold_for_a();
+	timers_run(&p.a->dev, 1);
+}
+
+Test(device, rotates_no_session_without_its_baton, .signal = SIGABRT)
+{
+	hold_for_a();
+	peer_clear_sessions(&p.a->dev, p.pb);
+}
+
+Test(device, handles_no_handshake_without_its_baton, .signal = SIGABRT)
+{
+	hold_for_a();
+	handshake_initiate(&p.a->dev, p.pb, false);
+}
+#endif
+
+Test(device, peers_are_numbered_and_spread_over_the_tun_tx_threads_in_order)
 {
 	struct device dev;
 	unsigned n = 0;

@@ -1,5 +1,7 @@
 #include "core/protocol/ingress.h"
 
+#include <signal.h>
+
 #include "tests/unit/protocol/support.h"
 
 static struct pair p;
@@ -128,6 +130,23 @@ Test(ingress, a_configured_endpoint_wins_over_a_move_whose_note_was_refused)
 	node_settle(p.b);
 	assert_endpoint(&p.pa->endpoint, "198.51.100.1:1");
 }
+
+#ifndef NDEBUG
+Test(ingress, opens_nothing_without_the_baton_of_its_thread, .signal = SIGABRT)
+{
+	static struct park park;
+	static struct baton baton;
+
+	park_init(&park);
+	baton_init(&baton, &park);
+	p.b->ingress.baton = &baton;
+	cr_assert(baton_try(&baton));
+	open_from(ADDRESS_A);
+	cr_assert_eq(delivered(p.b, NULL), 1);
+	baton_pass(&baton);
+	open_from(ADDRESS_A);
+}
+#endif
 
 /*
  * Between sorting and opening the session is retired, and a new one gets its random index but another owner.
