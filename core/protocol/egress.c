@@ -6,22 +6,37 @@
 #include "crypto/wire.h"
 #include "tun/inner.h"
 
-/* Unreachables: a hundred a second with bursts of fifty, enough for every interactive sender and no amplifier
- * for a scanner. */
+/* Unreachables: a hundred a second, in bursts of fifty at most. That is enough for every interactive sender,
+ * and a scan of addresses cannot make us send more. */
 #define ICMP_INTERVAL_NS (10 * NS_PER_MS)
 #define ICMP_BURST_NS (50 * ICMP_INTERVAL_NS)
 #define UNREACHABLE_BYTES_MAX 1280
-/* The longest IP packet that, padded and sealed, is a datagram: an MTU can be set beyond it. */
+/* The longest IP packet that fits a datagram when padded and sealed. An MTU can be set beyond it. */
 #define SEGMENT_BYTES_MAX ((GSO_DATAGRAM_MAX - WIRE_DATA_OVERHEAD) & ~15u)
 
 struct staged_packet {
 	struct staged_packet *next;
 	unsigned segments;
-	struct train_packet packet; /* offset is unused: the bytes are data[] */
+	struct train_packet packet; /* without its offset: the bytes are in data */
 	CACHE_ALIGNED uint8_t data[];
 };
 
-/* The segments of one packet on their way into the slots of the GSO queue; next() is called by the cipher. */
+/* Where the last packet of a train went, version 0 none: a train mostly repeats one destination. */
+struct route_cache {
+	struct peer *peer;
+	uint8_t version;
+	uint8_t dst[16];
+};
+
+/* Packets to one peer, one after the other in a train: one session check and one timer update for all. */
+struct peer_run {
+	struct peer *peer;
+	struct keypair *keypair; /* NULL: they are staged */
+	uint64_t wire_bytes;
+};
+
+/* The segments of one packet on their way into slots of the GSO queue: the cipher calls source.next for
+ * each. */
 struct seal_run {
 	struct aead_seal_source source;
 	struct device *dev;
@@ -38,11 +53,14 @@ struct empty_run {
 	uint8_t *dst;
 };
 
-static struct peer *route(const struct device *dev, const uint8_t *packet, uint32_t len);
+static struct peer *route(struct route_cache *c, const struct device *dev, const uint8_t *packet);
+static void run_to(struct peer_run *run, struct device *dev, struct peer *peer);
+static void run_end(const struct peer_run *run, struct device *dev);
 static void unreachable(struct egress *e, const uint8_t *packet, uint32_t len);
 static void stage(struct device *dev, struct peer *peer, const uint8_t *data, const struct train_packet *p,
 	unsigned segments);
-static void drop_staged(struct device *dev, struct peer *peer, struct staged_packet *s, enum drop_reason why);
+static struct staged_packet *unstage(struct device *dev, struct peer *peer);
+static void drop_oldest_staged(struct device *dev, struct peer *peer, enum drop_reason why);
 static uint64_t seal(
 	struct device *dev, struct peer *peer, struct keypair *k, struct split *split, uint8_t tos);
 static bool seal_next(struct aead_seal_source *source, struct aead_seal_seg *seg);
@@ -58,16 +76,11 @@ void egress_train(struct egress *e, struct train *train)
 {
 	struct device *dev = e->dev;
 	const uint32_t mtu = atomic_load_explicit(&dev->mtu, memory_order_relaxed);
-	/* The run of packets to one peer that is being sealed: one session check and one timer update each.
-	 */
-	struct peer *run_peer = NULL;
-	struct keypair *run_keypair = NULL;
-	uint64_t run_bytes = 0;
-	uint8_t routed_dst[16];
-	uint8_t routed_version = 0;
-	struct peer *routed = NULL;
 	const uint64_t segments = counter_read(&dev->egress_counters.segments);
+	struct route_cache routes = {0};
+	struct peer_run run = {0};
 
+	device_assert_held(dev);
 	counter_add(&dev->egress_counters.trains, 1);
 	counter_add(&dev->egress_counters.packets, train->nr);
 	for (uint32_t i = 0; i < train->nr; i++) {
@@ -82,21 +95,11 @@ void egress_train(struct egress *e, struct train *train)
 			drop(dev->drops, DROP_EGRESS_MALFORMED, 1);
 			continue;
 		}
-
 		if (unlikely(e->split.max_segment > SEGMENT_BYTES_MAX)) {
 			drop(dev->drops, DROP_EGRESS_TOO_LONG, e->split.nr);
 			continue;
 		}
-
-		const uint8_t version = inner_version(data);
-		const uint8_t *dst = inner_dst(data);
-		const size_t dst_len = version == 4 ? 4 : 16;
-		if (version != routed_version || memcmp(dst, routed_dst, dst_len)) {
-			routed = route(dev, data, p->len);
-			routed_version = version;
-			memcpy(routed_dst, dst, dst_len);
-		}
-		struct peer *peer = routed;
+		struct peer *peer = route(&routes, dev, data);
 		if (unlikely(!peer)) {
 			drop(dev->drops, DROP_EGRESS_NO_PEER, e->split.nr);
 			unreachable(e, data, p->len);
@@ -107,33 +110,25 @@ void egress_train(struct egress *e, struct train *train)
 			unreachable(e, data, p->len);
 			continue;
 		}
-
-		if (peer != run_peer) {
-			if (run_bytes)
-				device_sent(dev, run_peer, run_bytes, true);
-			run_bytes = 0;
-			run_peer = peer;
-			run_keypair = device_send_keypair(dev, peer);
-		} else if (run_keypair && unlikely(run_keypair->send_counter >= REKEY_AFTER_MESSAGES)) {
-			run_keypair = device_send_keypair(dev, peer);
-		}
-		if (unlikely(!run_keypair)) {
+		run_to(&run, dev, peer);
+		if (unlikely(!run.keypair)) {
 			stage(dev, peer, data, p, e->split.nr);
 			continue;
 		}
-		run_bytes += seal(dev, peer, run_keypair, &e->split, inner_ecn_encapsulate(data));
+		run.wire_bytes += seal(dev, peer, run.keypair, &e->split, inner_ecn_encapsulate(data));
 	}
-	if (run_bytes)
-		device_sent(dev, run_peer, run_bytes, true);
+	run_end(&run, dev);
 	histogram_add(&dev->egress_counters.train_segments,
 		(uint32_t)(counter_read(&dev->egress_counters.segments) - segments));
 }
 
 void egress_keepalive(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	if (!dev->up || !endpoint_is_set(&peer->endpoint))
 		return;
-	/* What waits in the queue says that we are alive, too, and must not be overtaken. */
+	/* What is staged says that we are alive as well as a keepalive does, and must not be overtaken by
+	 * one. */
 	if (egress_staged(dev, peer))
 		return;
 	struct keypair *k = device_send_keypair(dev, peer);
@@ -153,6 +148,7 @@ void egress_keepalive(struct device *dev, struct peer *peer)
 
 bool egress_staged(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	if (!peer->staged_first || !dev->up || !endpoint_is_set(&peer->endpoint))
 		return false;
 
@@ -160,13 +156,14 @@ bool egress_staged(struct device *dev, struct peer *peer)
 	uint64_t bytes = 0;
 	struct keypair *k = device_send_keypair(dev, peer);
 	while (k && peer->staged_first) {
-		struct staged_packet *s = peer->staged_first;
+		struct staged_packet *s = unstage(dev, peer);
 		struct split split;
 
-		/* It was well-formed when it was staged; sealing changes headers, so this is its only use. */
+		/* This cannot fail: it did not when the packet was staged, and its bytes are as they were
+		 * then. */
 		if (!split_begin(&split, s->data, &s->packet, mtu))
 			bytes += seal(dev, peer, k, &split, inner_ecn_encapsulate(s->data));
-		drop_staged(dev, peer, s, DROP_REASON_COUNT);
+		free(s);
 		if (unlikely(k->send_counter >= REKEY_AFTER_MESSAGES))
 			k = device_send_keypair(dev, peer);
 	}
@@ -177,16 +174,42 @@ bool egress_staged(struct device *dev, struct peer *peer)
 
 void egress_purge_staged(struct device *dev, struct peer *peer)
 {
+	device_assert_held(dev);
 	while (peer->staged_first)
-		drop_staged(dev, peer, peer->staged_first, DROP_EGRESS_STAGED_EXPIRED);
+		drop_oldest_staged(dev, peer, DROP_EGRESS_STAGED_EXPIRED);
 }
 
-/* split_begin() has validated the header. */
-static struct peer *route(const struct device *dev, const uint8_t *packet, uint32_t len)
+/* The peer that a packet goes to, NULL none. split_begin() has validated its header. */
+static inline struct peer *route(struct route_cache *c, const struct device *dev, const uint8_t *packet)
 {
-	if (inner_version(packet) == 4)
-		return allowed_ips_lookup4(&dev->allowed_ips, inner_dst(packet));
-	return allowed_ips_lookup6(&dev->allowed_ips, inner_dst(packet));
+	const uint8_t version = inner_version(packet);
+	const uint8_t *dst = inner_dst(packet);
+	const size_t dst_len = version == 4 ? 4 : 16;
+
+	if (version != c->version || memcmp(dst, c->dst, dst_len)) {
+		c->peer = version == 4 ? allowed_ips_lookup4(&dev->allowed_ips, dst)
+				       : allowed_ips_lookup6(&dev->allowed_ips, dst);
+		c->version = version;
+		memcpy(c->dst, dst, dst_len);
+	}
+	return c->peer;
+}
+
+/* The next packet is for peer: run is one to that peer from now on, under a session that may take it. */
+static inline void run_to(struct peer_run *run, struct device *dev, struct peer *peer)
+{
+	if (peer != run->peer) {
+		run_end(run, dev);
+		*run = (struct peer_run){.peer = peer, .keypair = device_send_keypair(dev, peer)};
+	} else if (run->keypair && unlikely(run->keypair->send_counter >= REKEY_AFTER_MESSAGES)) {
+		run->keypair = device_send_keypair(dev, peer);
+	}
+}
+
+static inline void run_end(const struct peer_run *run, struct device *dev)
+{
+	if (run->wire_bytes)
+		device_sent(dev, run->peer, run->wire_bytes, true);
 }
 
 static void unreachable(struct egress *e, const uint8_t *packet, uint32_t len)
@@ -206,15 +229,15 @@ static void unreachable(struct egress *e, const uint8_t *packet, uint32_t len)
 	e->inject(e->inject_arg, reply, reply_len);
 }
 
-/* Keeps a copy until there is a session: the train itself must go back to its reader. Oldest go first when it
- * is too much. */
+/* Keeps a copy until there is a session, because the train must go back to its reader. Where there are too
+ * many the oldest are dropped. */
 static void stage(struct device *dev, struct peer *peer, const uint8_t *data, const struct train_packet *p,
 	unsigned segments)
 {
 	struct staged_packet *s = NULL;
 
 	while (peer->staged_first && peer->staged_segments + segments > STAGED_PACKETS_MAX)
-		drop_staged(dev, peer, peer->staged_first, DROP_EGRESS_STAGED_OVERFLOW);
+		drop_oldest_staged(dev, peer, DROP_EGRESS_STAGED_OVERFLOW);
 	if (dev->staged_bytes + p->len <= STAGED_BYTES_MAX)
 		s = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*s) + p->len + TRAIN_GAP, (size_t)CACHE_LINE));
 	if (!s) {
@@ -235,17 +258,24 @@ static void stage(struct device *dev, struct peer *peer, const uint8_t *data, co
 	counter_add(&dev->egress_counters.staged, segments);
 }
 
-/* Unlinks and frees the oldest staged packet; counts it unless why is DROP_REASON_COUNT (it was sent). */
-static void drop_staged(struct device *dev, struct peer *peer, struct staged_packet *s, enum drop_reason why)
+/* Takes the oldest staged packet, of which there is one. The caller frees it. */
+static struct staged_packet *unstage(struct device *dev, struct peer *peer)
 {
-	assert(s == peer->staged_first);
+	struct staged_packet *s = peer->staged_first;
+
 	peer->staged_first = s->next;
 	if (!s->next)
 		peer->staged_last = NULL;
 	peer->staged_segments -= s->segments;
 	dev->staged_bytes -= s->packet.len;
-	if (why != DROP_REASON_COUNT)
-		drop(dev->drops, why, s->segments);
+	return s;
+}
+
+static void drop_oldest_staged(struct device *dev, struct peer *peer, enum drop_reason why)
+{
+	struct staged_packet *s = unstage(dev, peer);
+
+	drop(dev->drops, why, s->segments);
 	free(s);
 }
 
