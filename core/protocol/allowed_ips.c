@@ -5,14 +5,14 @@
 
 #include "core/protocol/peer.h"
 
-/* An IP address, left-aligned: an IPv4 address is the upper half of hi. */
+/* An IP address, its first bit the highest of hi: an IPv4 address is the upper half of hi. */
 struct ip_key {
 	uint64_t hi, lo;
 };
 
 /*
- * The first line is all that lookups read. Readers may stand on a node while the writer unlinks it: its
- * children stay linked from it until its grace period ends.
+ * Lookups read the first cache line only. A reader may be at a node that is being unlinked, and finds its way
+ * down all the same: what is below stays linked from the node until its grace period ends.
  */
 struct allowed_ips_node {
 	CACHE_ALIGNED struct allowed_ips_node
@@ -21,7 +21,7 @@ struct allowed_ips_node {
 	struct peer *peer; /* RCU-published; NULL: only branches */
 	uint8_t cidr;
 	uint8_t family;
-	/* state thread */
+	/* The state holder's. */
 	CACHE_ALIGNED struct cds_list_head of_peer; /* peer->allowed_ips */
 	struct allowed_ips_node *parent;
 	struct rcu_head rcu;
@@ -88,7 +88,7 @@ struct peer *allowed_ips_lookup4(const struct allowed_ips *t, const uint8_t addr
 		struct peer *peer = rcu_dereference(node->peer);
 
 		best = peer ? peer : best;
-		/* A /32 looks at bit 32 of the key, which is zero; it has no children. */
+		/* For a /32 this is a bit past the address, which is zero; it has no children anyway. */
 		node = rcu_dereference(node->child[(key >> (63 - node->cidr)) & 1]);
 	}
 	return best;
@@ -116,7 +116,7 @@ void allowed_ips_insert(struct allowed_ips *t, const struct ip_prefix *prefix, s
 	struct allowed_ips_node **slot = prefix->family == AF_INET ? &t->root4 : &t->root6;
 	struct allowed_ips_node *parent = NULL, *node;
 
-	/* Down to where the prefix is, or below which it belongs. */
+	/* Down to the node of this prefix, or to the place where one is missing. */
 	for (node = *slot; node && node->cidr <= prefix->cidr && covers(node, key); node = *slot) {
 		if (node->cidr == prefix->cidr) {
 			if (node->peer == peer)
@@ -148,7 +148,7 @@ void allowed_ips_insert(struct allowed_ips *t, const struct ip_prefix *prefix, s
 		adopt(top, node);
 	}
 	top->parent = parent;
-	/* The new nodes are complete; readers see all of them or none. */
+	/* The new nodes are complete: readers see all of them or none. */
 	rcu_assign_pointer(*slot, top);
 }
 
@@ -187,7 +187,7 @@ void allowed_ips_walk(const struct allowed_ips *t, const struct peer *peer,
 	}
 }
 
-/* Left-aligned and masked. */
+/* Host bits masked. */
 static struct ip_key prefix_key(const struct ip_prefix *prefix)
 {
 	const struct ip_key mask = mask_of(prefix->cidr);
@@ -270,7 +270,7 @@ static struct allowed_ips_node *find_exact(struct allowed_ips *t, const struct i
 	return node && node->cidr == prefix->cidr && covers(node, key) ? node : NULL;
 }
 
-/* Takes the peer away from node, and node and its parent out of the trie where they are no longer needed. */
+/* Takes the peer away from node. Then node, and its parent, leave the trie if they have become needless. */
 static void node_clear(struct allowed_ips *t, struct allowed_ips_node *node)
 {
 	cds_list_del(&node->of_peer);
@@ -281,7 +281,7 @@ static void node_clear(struct allowed_ips *t, struct allowed_ips_node *node)
 		struct allowed_ips_node *child = node->child[0] ? node->child[0] : node->child[1];
 		struct allowed_ips_node *parent = node->parent;
 
-		/* The child was published long ago: readers reach it by either path. */
+		/* Readers reach the child, published long ago, by either path. */
 		rcu_assign_pointer(*slot_of(t, node), child);
 		if (child)
 			child->parent = parent;
@@ -295,7 +295,7 @@ static void node_free_rcu(struct rcu_head *head)
 	free(CONTAINER_OF(head, struct allowed_ips_node, rcu));
 }
 
-/* As deep as the longest prefix at most. */
+/* Recursion goes no deeper than the longest prefix is long. */
 static void free_all(struct allowed_ips_node *node)
 {
 	if (!node)

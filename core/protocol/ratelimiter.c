@@ -7,7 +7,7 @@
 #define SLOTS (RATELIMITER_ENTRIES_MAX * 2)
 #define COST_NS (NS_PER_SEC / RATELIMITER_PER_SECOND)
 #define CREDIT_MAX_NS (COST_NS * RATELIMITER_BURST)
-/* A source that was silent for this long has all its tokens again: forgetting it changes nothing. */
+/* A source that was silent for this long has all its tokens again, so that forgetting it changes nothing. */
 #define IDLE_NS NS_PER_SEC
 
 _Static_assert(IDLE_NS >= CREDIT_MAX_NS, "a forgotten source must have a full bucket");
@@ -87,8 +87,8 @@ static unsigned home_slot(const struct ratelimiter *r, uint64_t address, uint16_
 	return (unsigned)(load_le64(out) % SLOTS);
 }
 
-/* Forgets sources that were idle. One that moves across the end of the table meanwhile waits for the next
- * sweep. */
+/* Forgets sources that are idle. One that a removal moves across the end of the table may be missed until the
+ * next sweep. */
 static void sweep(struct ratelimiter *r, uint64_t now_ns)
 {
 	r->swept_ns = now_ns;
@@ -97,7 +97,7 @@ static void sweep(struct ratelimiter *r, uint64_t now_ns)
 			remove_slot(r, i);
 }
 
-/* Deletion under linear probing: whatever could have been pushed past the hole moves back into it. */
+/* Under linear probing a free slot ends a search: whatever was pushed past this one moves back into it. */
 static void remove_slot(struct ratelimiter *r, unsigned hole)
 {
 	for (unsigned i = (hole + 1) % SLOTS; r->entries[i].family; i = (i + 1) % SLOTS) {

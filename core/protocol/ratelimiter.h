@@ -1,8 +1,8 @@
 /*
- * Handshake rate limit per source: token buckets, 20 a second, burst 5, IPv4 by /32 and IPv6 by /64. The
- * table is capped; when it is full, sources without an entry are refused. Keyed by a secret so that an
- * attacker cannot choose collisions. Asked only under load and for sources that proved their address (valid
- * mac2). State thread.
+ * Rate limit of handshakes, by source: token buckets, 20 a second, burst 5, one for each IPv4 address and
+ * each IPv6 /64. The table does not grow: when it is full, sources that are not in it are refused. Its hash
+ * has a secret key, so that an attacker cannot choose addresses that collide. Asked only under load, and only
+ * for sources that have proved their address by a valid mac2. State holder.
  */
 #pragma once
 
@@ -16,7 +16,7 @@
 struct ratelimiter_entry;
 
 struct ratelimiter {
-	struct ratelimiter_entry *entries; /* open addressing, RATELIMITER_ENTRIES_MAX * 2 */
+	struct ratelimiter_entry *entries; /* hash table with open addressing; half of its slots stay free */
 	unsigned nr;                       /* sources in the table */
 	uint64_t swept_ns;                 /* when idle sources were last forgotten */
 	uint8_t key[16];
@@ -24,7 +24,8 @@ struct ratelimiter {
 
 /* Control thread. -ENOMEM. */
 int ratelimiter_init(struct ratelimiter *r) MUST_CHECK;
+/* Accepts a zeroed one. */
 void ratelimiter_done(struct ratelimiter *r);
-/* Takes one token of the source of from (its address, not its port). false when it has none or the table is
+/* Takes one token of the source of from: its address, whatever the port. false if it has none or the table is
  * full. */
 bool ratelimiter_allow(struct ratelimiter *r, const struct endpoint *from, uint64_t now_ns);

@@ -5,13 +5,14 @@
 #include <stdlib.h>
 
 /*
- * Fixed, so that no resizing thread exists and a lookup never waits for one: a chain is 0.4 long for ten
- * thousand peers with a session each, and still only ten with the most peers and indices there can be.
+ * A fixed number, so that no thread resizes the table and no lookup waits for that. With ten thousand peers
+ * of one session each a chain holds 0.6 sessions on average, and with the most peers and sessions there can
+ * be only sixteen.
  */
 #define BUCKETS (1u << 14)
 
 static int match_index(struct cds_lfht_node *node, const void *key);
-static void entry_free(struct rcu_head *head);
+static void session_free(struct rcu_head *head);
 
 int session_table_init(struct session_table *t)
 {
@@ -28,42 +29,43 @@ void session_table_done(struct session_table *t)
 	if (!t->table)
 		return;
 	const int err = cds_lfht_destroy(t->table, NULL);
-	assert(!err); /* not empty: an index leaked */
+	assert(!err); /* not empty: a session leaked */
 	(void)err;
 	t->table = NULL;
 }
 
 struct session *session_table_add(struct session_table *t, struct peer *peer, unsigned owner)
 {
-	struct session *entry = calloc(1, sizeof(*entry));
+	struct session *session = calloc(1, sizeof(*session));
 
-	if (!entry)
+	if (!session)
 		return NULL;
-	entry->peer = peer;
-	entry->owner = owner;
-	cds_lfht_node_init(&entry->node);
-	/* Even with every peer present a random index is taken with a chance of one in sixteen thousand. */
+	session->peer = peer;
+	session->owner = owner;
+	cds_lfht_node_init(&session->node);
+	/* Seldom more than once: even with every peer there, an index is taken with a chance of one in
+	 * sixteen thousand. */
 	do {
-		entry->index = randombytes_random();
-	} while (cds_lfht_add_unique(t->table, entry->index, match_index, &entry->index, &entry->node) !=
-		 &entry->node);
-	return entry;
+		session->index = randombytes_random();
+	} while (cds_lfht_add_unique(t->table, session->index, match_index, &session->index,
+			 &session->node) != &session->node);
+	return session;
 }
 
-void session_table_set_keypair(struct session *entry, struct keypair *keypair)
+void session_table_set_keypair(struct session *session, struct keypair *keypair)
 {
-	rcu_assign_pointer(entry->keypair, keypair);
+	rcu_assign_pointer(session->keypair, keypair);
 }
 
-void session_table_remove(struct session_table *t, struct session *entry)
+void session_table_remove(struct session_table *t, struct session *session)
 {
-	if (!entry)
+	if (!session)
 		return;
-	/* A tun-tx thread that has found the entry already stops at its next train. */
-	if (entry->keypair)
-		atomic_store_explicit(&entry->keypair->retired, true, memory_order_relaxed);
-	cds_lfht_del(t->table, &entry->node);
-	call_rcu(&entry->rcu, entry_free);
+	/* A tun-tx thread that has found the session already stops at its next run of datagrams. */
+	if (session->keypair)
+		atomic_store_explicit(&session->keypair->retired, true, memory_order_relaxed);
+	cds_lfht_del(t->table, &session->node);
+	call_rcu(&session->rcu, session_free);
 }
 
 struct session *session_table_find(const struct session_table *t, uint32_t index)
@@ -81,10 +83,10 @@ static int match_index(struct cds_lfht_node *node, const void *key)
 	return CONTAINER_OF(node, struct session, node)->index == *(const uint32_t *)key;
 }
 
-static void entry_free(struct rcu_head *head)
+static void session_free(struct rcu_head *head)
 {
-	struct session *entry = CONTAINER_OF(head, struct session, rcu);
+	struct session *session = CONTAINER_OF(head, struct session, rcu);
 
-	keypair_free(entry->keypair);
-	free(entry);
+	keypair_free(session->keypair);
+	free(session);
 }

@@ -1,12 +1,25 @@
 /*
- * Receiver index -> handshake or session. Random 32-bit indices, unique over both kinds. Changed by the
- * state thread, read by any RCU reader (udp-rx to find the owning thread, tun-tx threads to find the keys).
- * Over liburcu's lock-free hash table.
+ * Receiver index -> session. A session begins as a handshake that has no keys yet, and keeps its index when
+ * it gets them. Indices are random, 32 bits, and no two sessions have the same at one time; a retired one may
+ * come again at once, for any peer.
  *
- *	                add      set_keypair   remove   find
- *	thread          crypto   crypto        crypto   any, in an RCU read section
+ * Over liburcu's lock-free hash table. Found by udp-rx (which thread owns it), tun-tx threads (its keys) and
+ * the state holder.
  *
- * The state thread is a registered QSBR reader, online.
+ *	                add, set_keypair, remove      find
+ *	thread          state holder                  any, in an RCU read section
+ *	excludes        each other                    nothing
+ *
+ *	field                        written by       read by           protected by
+ *	index, owner, peer           state holder     any RCU reader    constant once it is in the table
+ *	keypair                      state holder     any RCU reader    RCU-published
+ *	*keypair, receive half       owner's thread   owner's thread    the tun-tx thread's baton
+ *	*keypair, send half          state holder     state holder      state baton
+ *	*keypair, retired            state holder     owner's thread    single-writer atomic, relaxed
+ *	*keypair, confirmed,         owner's thread   owner's thread    single-writer atomics, relaxed
+ *	rekey_noted
+ *
+ * The state holder (core/protocol/device.h) is a registered QSBR reader, online.
  */
 #pragma once
 
@@ -22,9 +35,9 @@ struct session {
 	struct cds_lfht_node node;
 	struct rcu_head rcu;
 	uint32_t index;
-	unsigned owner;          /* tun-tx thread of the peer */
-	struct peer *peer;       /* outlives the entry: peers are freed after a later grace period */
-	struct keypair *keypair; /* RCU-published; NULL while it is only a handshake */
+	unsigned owner;          /* number of the peer's tun-tx thread, the only one to open what comes */
+	struct peer *peer;       /* outlives the session: peers are freed after a later grace period */
+	struct keypair *keypair; /* NULL while the handshake is in flight */
 };
 
 struct session_table {
@@ -33,18 +46,18 @@ struct session_table {
 
 /* Control thread. -ENOMEM. */
 int session_table_init(struct session_table *t) MUST_CHECK;
-/* No entry and no reader may be left. Accepts a zeroed table. */
+/* Control thread. No session and no reader may be left. Accepts a zeroed table. */
 void session_table_done(struct session_table *t);
 
-/* State thread. A fresh random index for a handshake of peer. NULL without memory. */
+/* State holder. Makes and publishes a session of peer under a fresh random index. NULL without memory. */
 struct session *session_table_add(struct session_table *t, struct peer *peer, unsigned owner);
-/* State thread. From now on the entry stands for this session (readers see it atomically) and owns its keys.
- */
-void session_table_set_keypair(struct session *entry, struct keypair *keypair);
+/* State holder. The handshake is done: gives session its keys, which readers see whole or not at all. Takes
+ * keypair over. */
+void session_table_set_keypair(struct session *session, struct keypair *keypair);
 /*
- * State thread. Unpublishes the entry; it, and its keypair if it has one (marked retired at once), are freed
+ * State holder. Retires session: its keypair is marked at once and its index is nobody's, and both are freed
  * after a grace period. NULL is accepted.
  */
-void session_table_remove(struct session_table *t, struct session *entry);
-/* RCU read section. NULL if unknown. */
+void session_table_remove(struct session_table *t, struct session *session);
+/* Any thread, in an RCU read section. NULL if there is none. */
 struct session *session_table_find(const struct session_table *t, uint32_t index);
