@@ -53,7 +53,7 @@ struct peer {
 	unsigned owner; /* number of its tun-tx thread */
 	struct rcu_head rcu;
 
-	/* state */
+	/* state: the state holder's */
 	/*
 	 * A list link is aligned as the head of its list is: a walk ends by taking the head for a link, and
 	 * even what it would then be the link of must be an aligned structure.
@@ -86,7 +86,7 @@ struct peer {
 	struct staged_packet *staged_first, *staged_last; /* wait for a session, oldest first */
 	unsigned staged_segments;
 
-	/* from_state */
+	/* from_state: written by the state holder, read by any thread */
 	CACHE_ALIGNED _Atomic uint64_t last_tx_ns; /* anything authenticated sent, keepalives too; boottime */
 	_Atomic uint64_t tx_bytes;                 /* as on the wire */
 	_Atomic uint64_t
@@ -94,7 +94,7 @@ struct peer {
 	_Atomic uint32_t endpoint_generation; /* moves when the state holder changes the endpoint by itself */
 	_Atomic bool wants_rx_note;           /* a NOTE_DATA_RECEIVED is wanted at the next data */
 
-	/* from_tun_tx */
+	/* from_tun_tx: written by the owner's thread; the atomics are read by any */
 	CACHE_ALIGNED _Atomic uint64_t last_rx_ns; /* any authenticated data message received; boottime */
 	_Atomic uint64_t first_unanswered_rx_ns;   /* first non-empty one after last_tx_ns */
 	_Atomic uint64_t rx_bytes;                 /* data messages, as on the wire */
