@@ -1,11 +1,16 @@
 /*
- * The keys of one session, both directions (WireGuard paper, section 5.4.5), made by the crypto thread,
- * published by receiver index, retired through RCU and zeroed on free.
+ * The keys of one session, both directions (WireGuard paper, section 5.4.5). Published by receiver index,
+ * retired through RCU and zeroed on free. The maker seals; one other thread opens, the owner of the session
+ * (core/protocol/session_table.h).
  *
- *	field           written by                  read by
- *	send half       crypto thread               crypto thread
- *	receive half    the peer's decrypt thread   the same
- *	others          constant after publication, or atomic
+ *	field                     written by   read by   protected by
+ *	send_key, send_counter,   maker        maker     the state baton: one maker at a time
+ *	remote_index
+ *	local_index, created_ns,  maker        both      constant once it is published
+ *	initiator, receive_key
+ *	confirmed, rekey_noted    owner        both      single-writer atomics
+ *	retired                   maker        both      single-writer atomic
+ *	replay                    owner        owner     its thread's baton: one owner at a time
  */
 #pragma once
 
@@ -25,8 +30,8 @@ struct keypair {
 	uint64_t created_ns; /* boottime */
 	bool initiator;
 	_Atomic bool confirmed;   /* authenticated data was received under it (responder: key confirmation) */
-	_Atomic bool retired;     /* the decrypt thread must not accept data any more */
-	_Atomic bool rekey_noted; /* decrypt thread asked for the one receive-side rekey */
+	_Atomic bool retired;     /* no data may be accepted under it any more */
+	_Atomic bool rekey_noted; /* the owner has asked for the one receive-side rekey */
 	/* receive half */
 	CACHE_ALIGNED uint8_t receive_key[AEAD_KEY_BYTES];
 	struct replay replay;

@@ -13,11 +13,8 @@
  *	field                        written by       read by           protected by
  *	index, owner, peer           state holder     any RCU reader    constant once it is in the table
  *	keypair                      state holder     any RCU reader    RCU-published
- *	*keypair, receive half       owner's thread   owner's thread    the tun-tx thread's baton
- *	*keypair, send half          state holder     state holder      state baton
- *	*keypair, retired            state holder     owner's thread    single-writer atomic, relaxed
- *	*keypair, confirmed,         owner's thread   owner's thread    single-writer atomics, relaxed
- *	rekey_noted
+ *	*keypair                     see crypto/keypair.h: its maker is the state holder, its owner the
+ *	                             owner's thread, who holds the baton of that tun-tx thread
  *
  * The state holder (core/protocol/device.h) is a registered QSBR reader, online.
  */
