@@ -12,6 +12,7 @@ static void send_view(struct dispatch *d, unsigned owner);
 void dispatch_batch(struct dispatch *d, struct udp_rx_batch *batch)
 {
 	const bool running = atomic_load_explicit(&d->dev->running, memory_order_acquire);
+	/* The last lookup: one datagram after the other is mostly of one session. */
 	bool known = false;
 	uint32_t known_index = 0;
 	const struct session *session = NULL;
@@ -54,6 +55,7 @@ void dispatch_batch(struct dispatch *d, struct udp_rx_batch *batch)
 		send_view(d, d->touched[d->nr_touched - 1]);
 }
 
+/* Adds the data message at offset at of message msg to the view of its owner. */
 static void sort_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned msg, uint32_t at, uint32_t len,
 	unsigned owner)
 {
@@ -85,6 +87,7 @@ static void sort_data(struct dispatch *d, struct udp_rx_batch *batch, unsigned m
 	};
 }
 
+/* A copy, so that a handshake message that waits for the state thread does not keep a whole batch. */
 static void pass_handshake(
 	struct dispatch *d, const struct udp_rx_msg *msg, const uint8_t *datagram, uint32_t len)
 {
@@ -105,6 +108,7 @@ static void pass_handshake(
 	counter_add(&d->counters.handshakes, 1);
 }
 
+/* Gives the view of owner, with a reference to the batch, to its tun-tx thread. */
 static void send_view(struct dispatch *d, unsigned owner)
 {
 	struct ingress_view *view = d->open[owner];

@@ -159,8 +159,7 @@ bool egress_staged(struct device *dev, struct peer *peer)
 		struct staged_packet *s = unstage(dev, peer);
 		struct split split;
 
-		/* This cannot fail: it did not when the packet was staged, and its bytes are as they were
-		 * then. */
+		/* It was found well-formed before it was staged. */
 		if (!split_begin(&split, s->data, &s->packet, mtu))
 			bytes += seal(dev, peer, k, &split, inner_ecn_encapsulate(s->data));
 		free(s);
