@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/number.h"
 #include "ring/cpu.h"
 
 enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON, OPT_WATCH, OPT_INTERVAL };
@@ -251,51 +252,35 @@ static int parse_ifname(struct options *o, const char *name, char *error)
 	return 0;
 }
 
-/* Digits only: no sign, no blank, no other base. */
 static int parse_number(unsigned *out, const char *text, unsigned min, unsigned max)
 {
-	unsigned value = 0;
+	uint64_t number;
+	int err = number_parse(&number, text, strlen(text), min, max);
 
-	if (*text == '\0')
-		return -EINVAL;
-	for (; *text; text++) {
-		if (*text < '0' || *text > '9')
-			return -EINVAL;
-		value = value * 10 + (unsigned)(*text - '0');
-		if (value > max)
-			return -EINVAL;
-	}
-	if (value < min)
-		return -EINVAL;
-	*out = value;
-	return 0;
+	if (!err)
+		*out = (unsigned)number;
+	return err;
 }
 
 /* Seconds, with or without decimals: "2", "0.5". What is finer than a millisecond is cut off. */
 static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max)
 {
-	const char *point = strchr(text, '.');
-	const size_t whole_len = point ? (size_t)(point - text) : strlen(text);
-	unsigned whole, decimals = 0, weight = 100;
-	char digits[16];
+	const size_t whole_len = strcspn(text, ".");
+	const char *decimals = text[whole_len] ? text + whole_len + 1 : "0";
+	const size_t decimals_len = strlen(decimals);
+	uint64_t seconds, milliseconds;
 
-	if (whole_len >= sizeof(digits))
+	/* All decimals must be digits, though only three of them count. */
+	if (number_parse(&seconds, text, whole_len, 0, max / 1000) || decimals_len == 0 ||
+		strspn(decimals, "0123456789") != decimals_len ||
+		number_parse(&milliseconds, decimals, MIN(decimals_len, (size_t)3), 0, 999))
 		return -EINVAL;
-	memcpy(digits, text, whole_len);
-	digits[whole_len] = '\0';
-	if (parse_number(&whole, digits, 0, max / 1000))
+	for (size_t i = decimals_len; i < 3; i++)
+		milliseconds *= 10;
+	milliseconds += 1000 * seconds;
+	if (milliseconds < min || milliseconds > max)
 		return -EINVAL;
-	if (point && !point[1])
-		return -EINVAL;
-	for (const char *c = point ? point + 1 : ""; *c; c++, weight /= 10) {
-		if (*c < '0' || *c > '9')
-			return -EINVAL;
-		decimals += weight * (unsigned)(*c - '0');
-	}
-	whole = 1000 * whole + decimals;
-	if (whole < min || whole > max)
-		return -EINVAL;
-	*out = whole;
+	*out = (unsigned)milliseconds;
 	return 0;
 }
 

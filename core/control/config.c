@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "core/base/array.h"
 #include "crypto/secret.h"
 
 /* What one visit to the state thread works on. */
@@ -16,8 +17,6 @@ struct visit {
 	int err;
 };
 
-static int grow(void **array, uint32_t *capacity, uint32_t nr, size_t item_bytes);
-static void release(void *array, uint32_t capacity, size_t item_bytes);
 static int find_first_of_key(struct config_set *set);
 static int compare_sections(const void *a, const void *b, void *arg);
 static void visit_check(struct device *dev, void *arg);
@@ -50,8 +49,8 @@ void config_set_done(struct config_set *set)
 		for (uint32_t i = 0; i < set->nr_prefixes; i++)
 			allowed_ips_spare_free(&set->spares[i]);
 	free(set->spares);
-	release(set->peers, set->peers_capacity, sizeof(*set->peers));
-	release(set->prefixes, set->prefixes_capacity, sizeof(*set->prefixes));
+	array_free(set->peers, set->peers_capacity, sizeof(*set->peers));
+	array_free(set->prefixes, set->prefixes_capacity, sizeof(*set->prefixes));
 	secret_zero(set, sizeof(*set));
 }
 
@@ -62,7 +61,7 @@ int config_set_add_peer(struct config_set *set, const uint8_t public_key[NOISE_K
 
 	if (set->nr_peers == CONFIG_SET_PEERS_MAX)
 		return -E2BIG;
-	err = grow((void **)&set->peers, &set->peers_capacity, set->nr_peers, sizeof(*set->peers));
+	err = array_grow(&set->peers, &set->peers_capacity, set->nr_peers + 1, sizeof(*set->peers));
 	if (err)
 		return err;
 	section = &set->peers[set->nr_peers++];
@@ -79,8 +78,8 @@ int config_set_add_prefix(struct config_set *set, const struct ip_prefix *prefix
 	assert(set->nr_peers > 0);
 	if (set->nr_prefixes == CONFIG_SET_PREFIXES_MAX)
 		return -E2BIG;
-	err = grow(
-		(void **)&set->prefixes, &set->prefixes_capacity, set->nr_prefixes, sizeof(*set->prefixes));
+	err = array_grow(
+		&set->prefixes, &set->prefixes_capacity, set->nr_prefixes + 1, sizeof(*set->prefixes));
 	if (err)
 		return err;
 	set->prefixes[set->nr_prefixes].prefix = *prefix;
@@ -186,8 +185,8 @@ int config_get(struct config *c, struct config_snapshot *out)
 
 void config_snapshot_done(struct config_snapshot *s)
 {
-	release(s->peers, s->peers_capacity, sizeof(*s->peers));
-	release(s->prefixes, s->prefixes_capacity, sizeof(*s->prefixes));
+	array_free(s->peers, s->peers_capacity, sizeof(*s->peers));
+	array_free(s->prefixes, s->prefixes_capacity, sizeof(*s->prefixes));
 	secret_zero(s, sizeof(*s));
 }
 
@@ -220,32 +219,6 @@ void config_link_down(struct config *c)
 	c->target->set_sockets(c->target->ctx, NULL);
 	udp_sockets_put(c->sockets);
 	c->sockets = NULL;
-}
-
-/* Room for one more item. By copying, not realloc(): the old memory may hold keys. */
-static int grow(void **array, uint32_t *capacity, uint32_t nr, size_t item_bytes)
-{
-	uint32_t wanted = *capacity ? 2 * *capacity : 16;
-	void *bigger;
-
-	if (nr < *capacity)
-		return 0;
-	bigger = calloc(wanted, item_bytes);
-	if (!bigger)
-		return -ENOMEM;
-	if (nr)
-		memcpy(bigger, *array, nr * item_bytes);
-	release(*array, *capacity, item_bytes);
-	*array = bigger;
-	*capacity = wanted;
-	return 0;
-}
-
-static void release(void *array, uint32_t capacity, size_t item_bytes)
-{
-	if (array && capacity)
-		secret_zero(array, capacity * item_bytes);
-	free(array);
 }
 
 /* Sorting finds the sections that share a key, also among many thousand. */

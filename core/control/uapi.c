@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/number.h"
 #include "crypto/secret.h"
 
 #define TEXT_CAPACITY_FIRST 256
@@ -80,7 +81,6 @@ static int parse_protocol_version(struct config_set *set, const char *value, siz
 static struct config_peer *section(struct config_set *set);
 static int parse_hex_key(uint8_t key[NOISE_KEY_BYTES], const char *value, size_t len);
 static int hex_digit(char c);
-static int parse_number(uint64_t *out, const char *value, size_t len, uint64_t max);
 static int parse_true(const char *value, size_t len);
 static int parse_prefix(struct ip_prefix *out, const char *value, size_t len);
 static bool equals(const char *text, size_t len, const char *word);
@@ -493,7 +493,7 @@ static int parse_private_key(struct config_set *set, const char *value, size_t l
 static int parse_listen_port(struct config_set *set, const char *value, size_t len)
 {
 	uint64_t port;
-	int err = parse_number(&port, value, len, UINT16_MAX);
+	int err = number_parse(&port, value, len, 0, UINT16_MAX);
 
 	if (err)
 		return err;
@@ -505,7 +505,7 @@ static int parse_listen_port(struct config_set *set, const char *value, size_t l
 static int parse_fwmark(struct config_set *set, const char *value, size_t len)
 {
 	uint64_t fwmark;
-	int err = parse_number(&fwmark, value, len, UINT32_MAX);
+	int err = number_parse(&fwmark, value, len, 0, UINT32_MAX);
 
 	if (err)
 		return err;
@@ -576,7 +576,7 @@ static int parse_endpoint(struct config_set *set, const char *value, size_t len)
 static int parse_persistent_keepalive(struct config_set *set, const char *value, size_t len)
 {
 	uint64_t seconds;
-	int err = parse_number(&seconds, value, len, UINT16_MAX);
+	int err = number_parse(&seconds, value, len, 0, UINT16_MAX);
 
 	if (err)
 		return err;
@@ -646,24 +646,6 @@ static int hex_digit(char c)
 	return (number & is_number) | ((letter + 10) & is_letter) | ~(is_number | is_letter);
 }
 
-/* Digits only: no sign, no blank, no other base. */
-static int parse_number(uint64_t *out, const char *value, size_t len, uint64_t max)
-{
-	uint64_t number = 0;
-
-	if (len == 0)
-		return -EINVAL;
-	for (size_t i = 0; i < len; i++) {
-		if (value[i] < '0' || value[i] > '9')
-			return -EINVAL;
-		number = number * 10 + (uint64_t)(value[i] - '0');
-		if (number > max)
-			return -EINVAL;
-	}
-	*out = number;
-	return 0;
-}
-
 static int parse_true(const char *value, size_t len)
 {
 	return equals(value, len, "true") ? 0 : -EINVAL;
@@ -689,7 +671,7 @@ static int parse_prefix(struct ip_prefix *out, const char *value, size_t len)
 	prefix.family = memchr(address, ':', address_len) ? AF_INET6 : AF_INET;
 	if (inet_pton(prefix.family, address, prefix.addr) != 1)
 		return -EINVAL;
-	err = parse_number(&bits, slash + 1, len - address_len - 1, prefix.family == AF_INET6 ? 128 : 32);
+	err = number_parse(&bits, slash + 1, len - address_len - 1, 0, prefix.family == AF_INET6 ? 128 : 32);
 	if (err)
 		return err;
 	prefix.cidr = (uint8_t)bits;
