@@ -147,6 +147,16 @@ int tun_device_ifindex(const struct tun_device *dev)
 	return dev->ifindex;
 }
 
+int tun_device_present_name(const struct tun_device *dev, char name[IFNAMSIZ])
+{
+	struct ifreq request = {0};
+
+	if (ioctl(dev->queues[0].fd, TUNGETIFF, &request))
+		return -errno;
+	memcpy(name, request.ifr_name, IFNAMSIZ);
+	return 0;
+}
+
 int tun_device_netns(const struct tun_device *dev)
 {
 	const int fd = ioctl(dev->queues[0].fd, TUNGETDEVNETNS);

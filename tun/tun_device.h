@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <net/if.h>
+
 #include "tun/tun.h"
 
 #define TUN_DEVICE_QUEUES_MAX 64
@@ -26,6 +28,8 @@ unsigned tun_device_nr_queues(const struct tun_device *dev);
 /* As the kernel numbered it; someone may have renamed it since. */
 const char *tun_device_name(const struct tun_device *dev);
 int tun_device_ifindex(const struct tun_device *dev);
+/* The name that the interface has now, wherever it is. -EBADFD: it was deleted. Any thread. */
+int tun_device_present_name(const struct tun_device *dev, char name[IFNAMSIZ]) MUST_CHECK;
 /*
  * A new descriptor of the network namespace the interface is in now (it may have been moved). The caller
  * closes it. -errno.

@@ -5,96 +5,58 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "core/control/link.h"
 #include "core/base/log.h"
-#include "core/control/uapi.h"
+#include "core/control/event_loop.h"
+#include "core/control/link.h"
+#include "core/control/uapi_server.h"
 #include "ring/park.h"
 
-#define EVENTS_MAX 32
-#define TICK_MS 1000 /* while clients are connected */
-#define IDLE_MS 10000
-#define LISTEN_BACKLOG 128
-/* How long a start waits for others that start, and how often it looks. */
-#define LOCK_WAIT_STEP_NS (20 * NS_PER_MS)
-#define LOCK_WAIT_STEPS 500
-/* Rounds of reading for one client before the others have their turn. */
-#define CLIENT_ROUNDS 16
+/* How long the loop waits with nothing to do: the log reports what it has suppressed no later than that. */
+#define IDLE_NS (10 * NS_PER_SEC)
 #define DIRECTORY_EVENTS                                                                                     \
 	(IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
-
-/* Something the loop waits for. */
-struct source {
-	void (*ready)(struct control *c, struct source *source);
-	int fd; /* -1: not in use */
-};
-
-struct client {
-	struct source source;
-	struct uapi_session *session;
-	uint32_t events;    /* what epoll watches for */
-	uint64_t moved_ns;  /* last time a byte went either way */
-	uint64_t served_ns; /* last time an answer was complete, at first the time of connecting */
-	bool half_closed;   /* sends no more */
-};
 
 struct control {
 	struct control_params params;
 	struct config config;
 	struct config_target target;
 	struct uapi_backend backend;
-	int epoll_fd;
-	struct source signals, tun_failed, directory, listener, link_events;
+	struct event_loop loop;
+	struct event_source signals, tun_failed, directory, link_events;
+	struct uapi_server *server;
 	struct link_monitor *link;
-	uint64_t listener_paused_ns; /* since when, for want of a place or a descriptor; 0: it is not */
-	unsigned nr_clients;
-	struct client clients[CONTROL_CLIENTS_MAX];
-	uint64_t reported_ns;
+	uint64_t reported_ns; /* when the log last reported what it has suppressed */
 	bool stopping;
+	int err; /* why, when nobody asked for it */
 	_Atomic int tun_error;
 };
 
-static int lock_directory(int fd);
-static int watch(
-	struct control *c, struct source *source, int fd, void (*ready)(struct control *, struct source *));
-static void unwatch(struct control *c, struct source *source);
-static void stop(struct control *c);
-static void signal_ready(struct control *c, struct source *source);
-static void tun_failed_ready(struct control *c, struct source *source);
+static void termination_signals(sigset_t *set);
+static void stop(struct control *c, int err);
+static void signal_ready(void *arg, struct event_source *source);
+static void tun_failed_ready(void *arg, struct event_source *source);
 static int watch_directory(struct control *c);
-static void directory_ready(struct control *c, struct source *source);
-static bool socket_is_ours(const struct control_socket *s);
+static void directory_ready(void *arg, struct event_source *source);
 static int watch_link(struct control *c);
-static void link_ready(struct control *c, struct source *source);
+static void link_ready(void *arg, struct event_source *source);
 static void link_up(void *arg);
 static void link_down(void *arg);
 static void link_mtu(void *arg, uint32_t mtu);
 static void link_gone(void *arg);
-static void listener_ready(struct control *c, struct source *source);
-static void pause_listener(struct control *c);
-static void resume_listener(struct control *c);
-static struct client *free_place(struct control *c);
-static void client_ready(struct control *c, struct source *source);
-static bool client_send(struct client *client);
-static bool client_receive(struct client *client);
-static void client_close(struct control *c, struct client *client);
+static int timeout_ms(const struct control *c);
 static void tick(struct control *c);
 static int backend_set(void *ctx, struct config_set *set);
 static int backend_get(void *ctx, struct config_snapshot *out);
 static int backend_stats(void *ctx, struct uapi_text *out);
+static void add_counter(void *arg, const char *group, const char *name, uint64_t value);
 static int backend_log(void *ctx, const char *directives, struct uapi_text *out);
 static void target_call(void *ctx, void (*fn)(struct device *dev, void *arg), void *arg);
 static void target_set_sockets(void *ctx, struct udp_sockets *sockets);
-static void close_fd(int *fd);
 
 static const struct link_events link_events = {
 	.up = link_up,
@@ -103,88 +65,11 @@ static const struct link_events link_events = {
 	.gone = link_gone,
 };
 
-int control_socket_claim(struct control_socket *s, const char *ifname)
-{
-	int probe = -1, err;
-
-	memset(s, 0, sizeof(*s));
-	s->fd = s->lock_fd = -1;
-	control_address(&s->address, ifname);
-	if (mkdir(CONTROL_DIRECTORY, 0700) && errno != EEXIST)
-		return -errno;
-	s->lock_fd = open(CONTROL_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	/* Two starts at once must not both find the socket stale. The lock goes with the descriptor. */
-	if (s->lock_fd < 0 || lock_directory(s->lock_fd))
-		goto err_errno;
-
-	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (probe < 0)
-		goto err_errno;
-	/* EAGAIN: its backlog is full, so somebody listens. */
-	if (connect(probe, (struct sockaddr *)&s->address, sizeof(s->address)) == 0 || errno == EAGAIN) {
-		errno = EADDRINUSE;
-		goto err_errno;
-	}
-	if (errno == ECONNREFUSED) {
-		if (unlink(s->address.sun_path) && errno != ENOENT)
-			goto err_errno;
-	} else if (errno != ENOENT) {
-		goto err_errno;
-	}
-	close(probe);
-	return 0;
-
-err_errno:
-	err = -errno;
-	close_fd(&probe);
-	close_fd(&s->lock_fd);
-	return err;
-}
-
-int control_socket_listen(struct control_socket *s)
-{
-	struct stat st;
-	mode_t old_mask;
-	int fd, err;
-
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	old_mask = umask(077);
-	err = bind(fd, (struct sockaddr *)&s->address, sizeof(s->address)) ? -errno : 0;
-	umask(old_mask);
-	if (err) {
-		close(fd);
-		return err;
-	}
-	if (lstat(s->address.sun_path, &st) || listen(fd, LISTEN_BACKLOG)) {
-		err = -errno;
-		unlink(s->address.sun_path);
-		close(fd);
-		return err;
-	}
-	s->fd = fd;
-	s->dev = st.st_dev;
-	s->ino = st.st_ino;
-	close_fd(&s->lock_fd);
-	return 0;
-}
-
-void control_socket_close(struct control_socket *s)
-{
-	if (s->fd >= 0 && socket_is_ours(s))
-		unlink(s->address.sun_path);
-	close_fd(&s->fd);
-	close_fd(&s->lock_fd);
-}
-
 void control_block_signals(void)
 {
 	sigset_t set;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
+	termination_signals(&set);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	/* A terminal that closes and a client that goes away end nothing. */
 	signal(SIGHUP, SIG_IGN);
@@ -199,9 +84,7 @@ int control_new(struct control **out)
 
 	if (!c)
 		return -ENOMEM;
-	c->signals.fd = c->tun_failed.fd = c->directory.fd = c->listener.fd = c->link_events.fd = -1;
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-		c->clients[i].source.fd = -1;
+	c->signals.fd = c->tun_failed.fd = c->directory.fd = c->link_events.fd = -1;
 	c->backend = (struct uapi_backend){
 		.set = backend_set,
 		.get = backend_get,
@@ -218,18 +101,16 @@ int control_new(struct control **out)
 	};
 	config_init(&c->config, &c->target);
 
-	c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (c->epoll_fd < 0) {
-		err = -errno;
-		goto err_free;
-	}
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	err = watch(c, &c->signals, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), signal_ready);
+	err = event_loop_init(&c->loop);
 	if (err)
 		goto err_free;
-	err = watch(c, &c->tun_failed, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), tun_failed_ready);
+	termination_signals(&set);
+	err = event_loop_watch(
+		&c->loop, &c->signals, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), signal_ready, c);
+	if (err)
+		goto err_free;
+	err = event_loop_watch(
+		&c->loop, &c->tun_failed, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), tun_failed_ready, c);
 	if (err)
 		goto err_free;
 	*out = c;
@@ -245,8 +126,7 @@ void control_tun_failed(void *arg, int err)
 	struct control *c = arg;
 
 	atomic_store(&c->tun_error, err);
-	/* Fails only when it is already readable. */
-	(void)!eventfd_write(c->tun_failed.fd, 1);
+	IGNORE_RESULT("it fails only when it is readable already", eventfd_write(c->tun_failed.fd, 1));
 }
 
 int control_start(struct control *c, const struct control_params *params)
@@ -261,191 +141,142 @@ int control_start(struct control *c, const struct control_params *params)
 	if (err)
 		log_warn(LOG_UAPI, "cannot watch %s (%s): removing the socket will not end this process",
 			CONTROL_DIRECTORY, strerror(-err));
-	err = watch(c, &c->listener, fcntl(params->socket->fd, F_DUPFD_CLOEXEC, 0), listener_ready);
+	err = uapi_server_new(&c->server, &c->loop, &c->backend, params->socket->fd);
 	if (err)
 		return err;
 	/* Whether the interface is up already. */
-	link_ready(c, &c->link_events);
+	link_dispatch(c->link);
 	return 0;
 }
 
 int control_run(struct control *c)
 {
-	struct epoll_event events[EVENTS_MAX];
-	int err = 0;
-
 	while (!c->stopping) {
-		int nr = epoll_wait(c->epoll_fd, events, EVENTS_MAX,
-			c->nr_clients || c->listener_paused_ns ? TICK_MS : IDLE_MS);
+		int err = event_loop_turn(&c->loop, timeout_ms(c), &c->stopping);
 
-		if (nr < 0 && errno != EINTR) {
-			err = -errno;
-			log_error(LOG_CORE, "waiting for events: %s", strerror(errno));
-			break;
-		}
-		for (int i = 0; i < nr && !c->stopping; i++) {
-			struct source *source = events[i].data.ptr;
-
-			/* An earlier event of this round may have closed it. */
-			if (source->fd >= 0)
-				source->ready(c, source);
+		if (err) {
+			log_error(LOG_CORE, "waiting for events: %s", strerror(-err));
+			stop(c, err);
 		}
 		tick(c);
 	}
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-		client_close(c, &c->clients[i]);
-	unwatch(c, &c->listener);
-	return err;
+	uapi_server_free(c->server);
+	c->server = NULL;
+	return c->err;
 }
 
 void control_free(struct control *c)
 {
 	if (!c)
 		return;
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-		client_close(c, &c->clients[i]);
+	uapi_server_free(c->server);
+	event_loop_unwatch(&c->loop, &c->link_events);
 	link_close(c->link);
 	config_done(&c->config);
-	unwatch(c, &c->listener);
-	unwatch(c, &c->directory);
-	unwatch(c, &c->tun_failed);
-	unwatch(c, &c->signals);
-	close_fd(&c->epoll_fd);
+	event_loop_unwatch(&c->loop, &c->directory);
+	event_loop_unwatch(&c->loop, &c->tun_failed);
+	event_loop_unwatch(&c->loop, &c->signals);
+	event_loop_done(&c->loop);
 	log_report_suppressed();
 	free(c);
 }
 
-/* Whoever may read the directory may lock it, so the wait has an end. -1 and errno, as flock() does. */
-static int lock_directory(int fd)
+static void termination_signals(sigset_t *set)
 {
-	for (unsigned step = 0; flock(fd, LOCK_EX | LOCK_NB); step++) {
-		if (errno != EWOULDBLOCK || step == LOCK_WAIT_STEPS)
-			return -1;
-		nanosleep(&(struct timespec){.tv_nsec = LOCK_WAIT_STEP_NS}, NULL);
-	}
-	return 0;
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
 }
 
-/* Takes fd over, which is the outcome of a system call just made: -1 gives its errno back. */
-static int watch(
-	struct control *c, struct source *source, int fd, void (*ready)(struct control *, struct source *))
+/* err: 0 when somebody asked for the end. The first reason counts. */
+static void stop(struct control *c, int err)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = source};
-	int err;
-
-	if (fd < 0)
-		return -errno;
-	if (epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, fd, &event)) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	source->fd = fd;
-	source->ready = ready;
-	return 0;
-}
-
-static void unwatch(struct control *c, struct source *source)
-{
-	if (source->fd < 0)
-		return;
-	epoll_ctl(c->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
-	close_fd(&source->fd);
-}
-
-static void stop(struct control *c)
-{
+	if (!c->stopping)
+		c->err = err;
 	c->stopping = true;
 }
 
-static void signal_ready(struct control *c, struct source *source)
+static void signal_ready(void *arg, struct event_source *source)
 {
+	struct control *c = arg;
 	struct signalfd_siginfo info;
 
 	if (read(source->fd, &info, sizeof(info)) != sizeof(info))
 		return;
 	log_info(LOG_CORE, "%s: stopping", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
-	stop(c);
+	stop(c, 0);
 }
 
-static void tun_failed_ready(struct control *c, struct source *source)
+/*
+ * Deleting the interface asks for the end, and any other failure is one. The error number does not tell which, since
+ * kernels differ in it; the device itself does.
+ */
+static void tun_failed_ready(void *arg, struct event_source *source)
 {
+	struct control *c = arg;
+	char name[IFNAMSIZ];
 	eventfd_t count;
+	int err;
 
 	if (eventfd_read(source->fd, &count))
 		return;
-	log_info(LOG_TUN, "interface %s is gone (%s): stopping", c->params.ifname,
-		strerror(abs(atomic_load(&c->tun_error))));
-	stop(c);
+	if (tun_device_present_name(c->params.tun, name) == -EBADFD) {
+		link_gone(c);
+		return;
+	}
+	err = atomic_load(&c->tun_error);
+	log_error(LOG_TUN, "interface %s cannot be read any more (%s): stopping", c->params.ifname,
+		strerror(abs(err)));
+	stop(c, err);
 }
 
 static int watch_directory(struct control *c)
 {
 	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	int err = watch(c, &c->directory, fd, directory_ready);
+	int err = event_loop_watch(&c->loop, &c->directory, fd, directory_ready, c);
 
 	if (err)
 		return err;
 	if (inotify_add_watch(fd, CONTROL_DIRECTORY, DIRECTORY_EVENTS) < 0) {
 		err = -errno;
-		unwatch(c, &c->directory);
+		event_loop_unwatch(&c->loop, &c->directory);
 		return err;
 	}
-	/* It may have gone before we looked. */
+	/* The socket may have gone before we watched. */
 	directory_ready(c, &c->directory);
 	return 0;
 }
 
-static void directory_ready(struct control *c, struct source *source)
+static void directory_ready(void *arg, struct event_source *source)
 {
+	struct control *c = arg;
 	char buf[4096];
 
 	/* What exactly happened does not matter, only whether the socket is still there. */
 	while (read(source->fd, buf, sizeof(buf)) > 0)
 		;
-	if (socket_is_ours(c->params.socket))
+	if (control_socket_is_ours(c->params.socket))
 		return;
 	log_info(LOG_UAPI, "%s was removed: stopping", c->params.socket->address.sun_path);
-	stop(c);
-}
-
-static bool socket_is_ours(const struct control_socket *s)
-{
-	struct stat st;
-
-	return lstat(s->address.sun_path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino;
+	stop(c, 0);
 }
 
 static int watch_link(struct control *c)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = &c->link_events};
 	int err = link_open(&c->link, c->params.tun, c->params.mtu, &link_events, c);
 
 	if (err)
 		return err;
-	c->link_events.fd = link_fd(c->link);
-	c->link_events.ready = link_ready;
-	return epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->link_events.fd, &event) ? -errno : 0;
+	/* The loop closes what it watches, and the monitor keeps its own. */
+	return event_loop_watch(
+		&c->loop, &c->link_events, fcntl(link_fd(c->link), F_DUPFD_CLOEXEC, 0), link_ready, c);
 }
 
-/* The monitor owns its descriptor, and changes it when the interface moves to another namespace. */
-static void link_ready(struct control *c, struct source *source)
+static void link_ready(void *arg, struct event_source *source)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = source};
+	struct control *c = arg;
 
-	/*
-	 * Removed beforehand: the new descriptor may well get the number of the old, and the old is closed by
-	 * then.
-	 */
-	epoll_ctl(c->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
 	link_dispatch(c->link);
-	source->fd = link_fd(c->link);
-	if (source->fd < 0)
-		return;
-	if (epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, source->fd, &event)) {
-		log_error(LOG_LINK, "cannot watch the interface any more: %s", strerror(errno));
-		source->fd = -1;
-	}
 }
 
 static void link_up(void *arg)
@@ -482,191 +313,29 @@ static void link_gone(void *arg)
 	struct control *c = arg;
 
 	log_info(LOG_LINK, "interface %s was deleted: stopping", c->params.ifname);
-	stop(c);
+	stop(c, 0);
 }
 
-static void listener_ready(struct control *c, struct source *source)
+/* How long the loop may wait until tick() is due. */
+static int timeout_ms(const struct control *c)
 {
-	struct client *client = free_place(c);
-	int fd, err;
+	uint64_t ns = IDLE_NS;
 
-	if (!client) {
-		pause_listener(c);
-		return;
-	}
-	fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0) {
-		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-			return;
-		log_limited(LOG_LEVEL_WARN, LOG_UAPI, "accepting a client: %s", strerror(errno));
-		pause_listener(c);
-		return;
-	}
-	err = uapi_session_new(&client->session, &c->backend);
-	if (err) {
-		log_limited(LOG_LEVEL_WARN, LOG_UAPI, "serving a client: %s", strerror(-err));
-		close(fd);
-		return;
-	}
-	c->nr_clients++;
-	err = watch(c, &client->source, fd, client_ready);
-	if (err) {
-		log_limited(LOG_LEVEL_WARN, LOG_UAPI, "serving a client: %s", strerror(-err));
-		client_close(c, client);
-		return;
-	}
-	client->events = EPOLLIN;
-	client->half_closed = false;
-	client->moved_ns = client->served_ns = park_clock_ns();
+	if (uapi_server_is_busy(c->server))
+		ns = MIN(ns, UAPI_SERVER_TICK_NS);
+	if (link_is_polled(c->link))
+		ns = MIN(ns, LINK_POLL_NS);
+	return (int)(ns / NS_PER_MS);
 }
 
-/* Meanwhile further clients wait in the backlog of the socket. */
-static void pause_listener(struct control *c)
-{
-	struct epoll_event event = {.events = 0, .data.ptr = &c->listener};
-
-	c->listener_paused_ns = park_clock_ns();
-	epoll_ctl(c->epoll_fd, EPOLL_CTL_MOD, c->listener.fd, &event);
-}
-
-static void resume_listener(struct control *c)
-{
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = &c->listener};
-
-	if (!c->listener_paused_ns)
-		return;
-	c->listener_paused_ns = 0;
-	epoll_ctl(c->epoll_fd, EPOLL_CTL_MOD, c->listener.fd, &event);
-}
-
-/* A place for one more client, if need be of one that has been served, or let wait, for long. */
-static struct client *free_place(struct control *c)
-{
-	struct client *longest = NULL;
-
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-		struct client *client = &c->clients[i];
-
-		if (!client->session)
-			return client;
-		if (!longest || client->served_ns < longest->served_ns)
-			longest = client;
-	}
-	if (park_clock_ns() - longest->served_ns < CONTROL_EVICT_NS)
-		return NULL;
-	client_close(c, longest);
-	return longest;
-}
-
-/*
- * Moves bytes both ways until the client makes us wait. Reading goes on only while no answer waits, so that a
- * client which never reads is not read from either.
- */
-static void client_ready(struct control *c, struct source *source)
-{
-	struct client *client = CONTAINER_OF(source, struct client, source);
-	struct epoll_event event = {.data.ptr = source};
-	size_t waiting;
-
-	for (unsigned round = 0; round < CLIENT_ROUNDS; round++) {
-		if (!client_send(client))
-			goto close;
-		uapi_session_answer(client->session, &waiting);
-		if (waiting)
-			break;
-		if (client->half_closed || uapi_session_broken(client->session))
-			goto close;
-		if (!client_receive(client))
-			break;
-	}
-	/* The last round may have left an answer, which the client may wait for without sending any more. */
-	uapi_session_answer(client->session, &waiting);
-	event.events = waiting ? EPOLLOUT : EPOLLIN;
-	if (event.events != client->events) {
-		if (epoll_ctl(c->epoll_fd, EPOLL_CTL_MOD, source->fd, &event))
-			goto close;
-		client->events = event.events;
-	}
-	return;
-
-close:
-	client_close(c, client);
-}
-
-/* Sends what waits, and the answers to what was read ahead. false: the client is gone. */
-static bool client_send(struct client *client)
-{
-	for (;;) {
-		size_t len;
-		const char *answer = uapi_session_answer(client->session, &len);
-		ssize_t sent;
-
-		if (len == 0)
-			return true;
-		sent = send(client->source.fd, answer, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0)
-			return errno == EAGAIN;
-		client->moved_ns = park_clock_ns();
-		if ((size_t)sent == len)
-			client->served_ns = client->moved_ns;
-		uapi_session_sent(client->session, (size_t)sent);
-	}
-}
-
-/* Reads once and runs what is complete. false: nothing to read now. */
-static bool client_receive(struct client *client)
-{
-	size_t len;
-	char *room = uapi_session_room(client->session, &len);
-	ssize_t received = recv(client->source.fd, room, len, MSG_DONTWAIT);
-
-	if (received < 0 && (errno == EAGAIN || errno == EINTR))
-		return errno == EINTR;
-	if (received <= 0) {
-		/* A request that is not complete has no effect. */
-		client->half_closed = true;
-		return true;
-	}
-	client->moved_ns = park_clock_ns();
-	uapi_session_received(client->session, (size_t)received);
-	return true;
-}
-
-static void client_close(struct control *c, struct client *client)
-{
-	if (!client->session)
-		return;
-	unwatch(c, &client->source);
-	uapi_session_free(client->session);
-	client->session = NULL;
-	c->nr_clients--;
-	resume_listener(c);
-}
-
-/* What goes by the clock. */
 static void tick(struct control *c)
 {
-	uint64_t now = park_clock_ns();
+	const uint64_t now_ns = park_clock_ns();
 
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX && c->nr_clients; i++) {
-		struct client *client = &c->clients[i];
-		size_t waiting;
-
-		if (!client->session)
-			continue;
-		uapi_session_answer(client->session, &waiting);
-		if (!waiting && !uapi_session_in_request(client->session))
-			continue;
-		if (now - client->moved_ns >= CONTROL_STALL_NS)
-			client_close(c, client);
-	}
-	/* It looks again whether somebody can make room by now, and pauses again if not. */
-	if (c->listener_paused_ns && now - c->listener_paused_ns >= TICK_MS * NS_PER_MS)
-		resume_listener(c);
-	if (now - c->reported_ns >= LOG_LIMIT_WINDOW_NS) {
-		c->reported_ns = now;
+	uapi_server_tick(c->server, now_ns);
+	link_tick(c->link, now_ns);
+	if (now_ns - c->reported_ns >= LOG_LIMIT_WINDOW_NS) {
+		c->reported_ns = now_ns;
 		log_report_suppressed();
 	}
 }
@@ -684,44 +353,35 @@ static int backend_set(void *ctx, struct config_set *set)
 static int backend_get(void *ctx, struct config_snapshot *out)
 {
 	struct control *c = ctx;
-	size_t total = 0;
 
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-		size_t waiting;
-
-		if (!c->clients[i].session)
-			continue;
-		uapi_session_answer(c->clients[i].session, &waiting);
-		total += waiting;
-	}
-	if (total > CONTROL_ANSWERS_MAX)
+	if (uapi_server_unread_bytes(c->server) > CONTROL_ANSWERS_MAX)
 		return -ENOBUFS;
 	return config_get(&c->config, out);
 }
 
-struct stats_dump {
+struct stats_listing {
 	struct uapi_text *out;
-	char group[METRICS_GROUP_BYTES];
+	char group[METRICS_GROUP_BYTES]; /* of the lines added last */
 };
-
-static void dump_counter(void *arg, const char *group, const char *name, uint64_t value)
-{
-	struct stats_dump *dump = arg;
-
-	if (strcmp(group, dump->group) != 0) {
-		snprintf(dump->group, sizeof(dump->group), "%s", group);
-		uapi_text_add(dump->out, "group=%s\n", group);
-	}
-	uapi_text_add(dump->out, "%s=%llu\n", name, (unsigned long long)value);
-}
 
 static int backend_stats(void *ctx, struct uapi_text *out)
 {
 	struct control *c = ctx;
-	struct stats_dump dump = {.out = out};
+	struct stats_listing listing = {.out = out};
 
-	metrics_each(c->params.metrics, dump_counter, &dump);
+	metrics_each(c->params.metrics, add_counter, &listing);
 	return 0;
+}
+
+static void add_counter(void *arg, const char *group, const char *name, uint64_t value)
+{
+	struct stats_listing *listing = arg;
+
+	if (strcmp(group, listing->group) != 0) {
+		snprintf(listing->group, sizeof(listing->group), "%s", group);
+		uapi_text_add(listing->out, "group=%s\n", group);
+	}
+	uapi_text_add(listing->out, "%s=%llu\n", name, (unsigned long long)value);
 }
 
 static int backend_log(void *ctx, const char *directives, struct uapi_text *out)
@@ -748,11 +408,4 @@ static void target_set_sockets(void *ctx, struct udp_sockets *sockets)
 	struct control *c = ctx;
 
 	pipeline_set_sockets(c->params.pipeline, sockets);
-}
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
 }

@@ -1,13 +1,11 @@
 #include "core/control/link.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libmnl/libmnl.h>
 #include <linux/if_link.h>
+#include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -15,43 +13,42 @@
 
 #include "core/base/log.h"
 
-/*
- * How often in a row the interface may be missing from the namespace it is said to be in: it moves, or the
- * index is not known.
- */
-#define MISSES_MAX 8
 #define RECEIVE_BYTES 32768
+/* Answers of "no such interface" in a row, from where the device says it is, until we give up: it may be moving. */
+#define MISSES_MAX 8
+/* In place of the number of a namespace: the one that we are in. */
+#define NSID_HERE (-1)
 
 struct link_monitor {
 	const struct tun_device *tun;
 	const struct link_events *events;
 	void *arg;
-	struct mnl_socket *socket; /* NULL: could not follow */
-	unsigned ifindex;          /* in its present namespace */
-	unsigned next_ifindex;     /* in the namespace it is moving to, 0: not told */
+	struct mnl_socket *socket; /* of the namespace that we are in */
+	int nsid;                  /* number of the namespace that the interface is in; NSID_HERE */
+	unsigned ifindex;          /* there; 0: not known yet */
+	char name[IFNAMSIZ];       /* to ask by until ifindex is known */
+	uint64_t asked_ns;
 	unsigned misses;
 	uint32_t mtu;
 	bool up;
-	bool lost; /* it left this namespace */
+	bool lost;    /* it is not where we look for it */
+	bool unknown; /* it is where we cannot look */
 	bool gone;
 };
 
-struct netns_open {
-	int netns;
-	struct mnl_socket *socket;
-	int err;
-};
-
+static void handle_error(struct link_monitor *l, int err);
 static int handle_message(const struct nlmsghdr *header, void *arg);
+static bool is_about_us(const struct link_monitor *l, const struct nlmsghdr *header);
 static void handle_state(struct link_monitor *l, const struct nlmsghdr *header);
-static void handle_removal(struct link_monitor *l, const struct nlmsghdr *header);
 static int request_state(struct link_monitor *l);
 static void follow(struct link_monitor *l);
+static int look_into(struct link_monitor *l, int netns);
+static void set_gone(struct link_monitor *l);
 static void set_up(struct link_monitor *l, bool up);
-static int open_in_netns(struct mnl_socket **out, int netns);
 static bool is_current_netns(int netns);
-static void *netns_thread(void *arg);
-static int open_socket(struct mnl_socket **out);
+static int netns_number(int netns, int *nsid);
+static int netns_talk(int netns, uint16_t type, int *nsid);
+static int read_nsid(const struct nlmsghdr *header, void *nsid);
 
 int link_open(struct link_monitor **out, const struct tun_device *tun, uint32_t mtu,
 	const struct link_events *events, void *arg)
@@ -65,9 +62,12 @@ int link_open(struct link_monitor **out, const struct tun_device *tun, uint32_t 
 	l->events = events;
 	l->arg = arg;
 	l->mtu = mtu;
+	l->nsid = NSID_HERE;
 	l->ifindex = (unsigned)tun_device_ifindex(tun);
-	err = open_socket(&l->socket);
-	if (!err)
+	l->socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (!l->socket || mnl_socket_bind(l->socket, RTMGRP_LINK, MNL_SOCKET_AUTOPID) < 0)
+		err = -errno;
+	else
 		err = request_state(l);
 	if (err) {
 		link_close(l);
@@ -88,20 +88,37 @@ void link_close(struct link_monitor *l)
 
 int link_fd(const struct link_monitor *l)
 {
-	return l->socket ? mnl_socket_get_fd(l->socket) : -1;
+	return mnl_socket_get_fd(l->socket);
+}
+
+bool link_is_polled(const struct link_monitor *l)
+{
+	return l->nsid != NSID_HERE && !l->unknown && !l->gone;
+}
+
+void link_tick(struct link_monitor *l, uint64_t now_ns)
+{
+	int err;
+
+	if (!link_is_polled(l) || now_ns - l->asked_ns < LINK_POLL_NS)
+		return;
+	l->asked_ns = now_ns;
+	err = request_state(l);
+	if (err)
+		log_limited(LOG_LEVEL_WARN, LOG_LINK, "asking for the interface: %s", strerror(-err));
+	link_dispatch(l);
 }
 
 void link_dispatch(struct link_monitor *l)
 {
 	_Alignas(struct nlmsghdr) char buf[RECEIVE_BYTES];
 
-	while (l->socket && !l->gone) {
+	while (!l->gone) {
 		ssize_t len = mnl_socket_recvfrom(l->socket, buf, sizeof(buf));
 
 		if (len > 0) {
-			/* An error message answers our request: the interface is not here any more. */
-			if (mnl_cb_run(buf, (size_t)len, 0, 0, handle_message, l) < 0 && errno == ENODEV)
-				l->lost = true;
+			if (mnl_cb_run(buf, (size_t)len, 0, 0, handle_message, l) < 0)
+				handle_error(l, errno);
 		} else if (len == 0 || errno == EINTR) {
 			continue;
 		} else if (errno == ENOBUFS || errno == ENOSPC) {
@@ -111,11 +128,27 @@ void link_dispatch(struct link_monitor *l)
 		} else {
 			if (errno != EAGAIN)
 				log_warn(LOG_LINK, "reading interface events: %s", strerror(errno));
-			if (!l->lost)
-				return;
+			return;
 		}
 		if (l->lost)
 			follow(l);
+	}
+}
+
+/* What is answered to our request in place of the state. */
+static void handle_error(struct link_monitor *l, int err)
+{
+	if (err == ENODEV) {
+		l->lost = true;
+	} else if (err == EINVAL && l->nsid != NSID_HERE) {
+		/* The namespace has lost its number, so it is coming to its end, and the interface with it. */
+		set_up(l, false);
+	} else if (err == EACCES || err == EPERM) {
+		l->unknown = true;
+		log_error(LOG_LINK,
+			"the interface moved to a network namespace where it cannot be watched (%s): it "
+			"stays down",
+			strerror(err));
 	}
 }
 
@@ -124,7 +157,7 @@ static int handle_message(const struct nlmsghdr *header, void *arg)
 	struct link_monitor *l = arg;
 	const struct ifinfomsg *info = mnl_nlmsg_get_payload(header);
 
-	if (mnl_nlmsg_get_payload_len(header) < sizeof(*info) || (unsigned)info->ifi_index != l->ifindex)
+	if (mnl_nlmsg_get_payload_len(header) < sizeof(*info) || !is_about_us(l, header))
 		return MNL_CB_OK;
 	/* Bridges speak of their ports in messages of their own family. */
 	if (info->ifi_family != AF_UNSPEC)
@@ -132,8 +165,32 @@ static int handle_message(const struct nlmsghdr *header, void *arg)
 	if (header->nlmsg_type == RTM_NEWLINK && !l->lost)
 		handle_state(l, header);
 	else if (header->nlmsg_type == RTM_DELLINK)
-		handle_removal(l, header);
+		l->lost = true;
 	return MNL_CB_OK;
+}
+
+/*
+ * Is it about the interface where we look for it? Only an answer about another namespace carries the number of
+ * that; changes are told of our own alone. Until the index is known, the name decides.
+ */
+static bool is_about_us(const struct link_monitor *l, const struct nlmsghdr *header)
+{
+	const struct ifinfomsg *info = mnl_nlmsg_get_payload(header);
+	bool is_it = l->ifindex && (unsigned)info->ifi_index == l->ifindex;
+	int nsid = NSID_HERE;
+	const struct nlattr *attr;
+
+	mnl_attr_for_each(attr, header, sizeof(*info))
+	{
+		const uint16_t type = mnl_attr_get_type(attr);
+
+		if (type == IFLA_TARGET_NETNSID && mnl_attr_validate(attr, MNL_TYPE_U32) >= 0)
+			nsid = (int)mnl_attr_get_u32(attr);
+		else if (type == IFLA_IFNAME && !l->ifindex &&
+			 mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0)
+			is_it = strcmp(mnl_attr_get_str(attr), l->name) == 0;
+	}
+	return is_it && nsid == l->nsid;
 }
 
 static void handle_state(struct link_monitor *l, const struct nlmsghdr *header)
@@ -142,6 +199,7 @@ static void handle_state(struct link_monitor *l, const struct nlmsghdr *header)
 	const struct nlattr *attr;
 
 	l->misses = 0;
+	l->ifindex = (unsigned)info->ifi_index;
 	mnl_attr_for_each(attr, header, sizeof(*info))
 	{
 		uint32_t mtu;
@@ -157,19 +215,6 @@ static void handle_state(struct link_monitor *l, const struct nlmsghdr *header)
 	set_up(l, info->ifi_flags & IFF_UP);
 }
 
-static void handle_removal(struct link_monitor *l, const struct nlmsghdr *header)
-{
-	const struct nlattr *attr;
-
-	l->lost = true;
-	l->next_ifindex = 0;
-	mnl_attr_for_each(attr, header, sizeof(struct ifinfomsg))
-	{
-		if (mnl_attr_get_type(attr) == IFLA_NEW_IFINDEX && mnl_attr_validate(attr, MNL_TYPE_U32) >= 0)
-			l->next_ifindex = mnl_attr_get_u32(attr);
-	}
-}
-
 /* The answer comes as an RTM_NEWLINK like any other, or as an error. */
 static int request_state(struct link_monitor *l)
 {
@@ -182,45 +227,64 @@ static int request_state(struct link_monitor *l)
 	info = mnl_nlmsg_put_extra_header(header, sizeof(*info));
 	info->ifi_family = AF_UNSPEC;
 	info->ifi_index = (int)l->ifindex;
+	if (!l->ifindex)
+		mnl_attr_put_strz(header, IFLA_IFNAME, l->name);
+	if (l->nsid != NSID_HERE)
+		mnl_attr_put_u32(header, IFLA_TARGET_NETNSID, (uint32_t)l->nsid);
 	return mnl_socket_sendto(l->socket, header, header->nlmsg_len) < 0 ? -errno : 0;
 }
 
-/* The interface is not in the namespace we listen in: it was deleted, or it moved and we go after it. */
+/* The interface is not where we look for it: it was deleted, or it moved and we go after it. */
 static void follow(struct link_monitor *l)
 {
-	struct mnl_socket *socket = NULL;
-	int netns = tun_device_netns(l->tun);
-	int err = netns < 0 ? netns : 0;
+	const int before = l->nsid;
+	int netns, err;
 
 	l->lost = false;
-	if (err == -EBADFD || err == -ENODEV || err == -ENXIO) {
-		l->gone = true;
-		set_up(l, false);
-		l->events->gone(l->arg);
+	err = tun_device_present_name(l->tun, l->name);
+	if (err == -EBADFD) {
+		set_gone(l);
 		return;
 	}
 	/* The kernel takes an interface down before it moves it. */
 	set_up(l, false);
 	if (!err && ++l->misses > MISSES_MAX)
 		err = -ENODEV;
-	if (!err)
-		err = open_in_netns(&socket, netns);
-	if (netns >= 0)
-		close(netns);
-	mnl_socket_close(l->socket);
-	l->socket = socket;
 	if (!err) {
-		if (l->next_ifindex)
-			l->ifindex = l->next_ifindex;
-		err = request_state(l);
+		netns = tun_device_netns(l->tun);
+		err = netns < 0 ? netns : look_into(l, netns);
+		if (netns >= 0)
+			close(netns);
 	}
-	if (err)
+	if (err) {
+		l->unknown = true;
 		log_error(LOG_LINK,
 			"the interface moved to a network namespace where it cannot be watched (%s): it "
 			"stays down",
 			strerror(-err));
-	else if (l->misses == 1)
+	} else if (l->nsid != before) {
 		log_info(LOG_LINK, "the interface moved to another network namespace");
+	}
+}
+
+/* Looks for it in this namespace from now on. */
+static int look_into(struct link_monitor *l, int netns)
+{
+	int nsid = NSID_HERE;
+	int err = is_current_netns(netns) ? 0 : netns_number(netns, &nsid);
+
+	if (err)
+		return err;
+	l->nsid = nsid;
+	l->ifindex = 0; /* it may have got another one on the way */
+	return request_state(l);
+}
+
+static void set_gone(struct link_monitor *l)
+{
+	l->gone = true;
+	set_up(l, false);
+	l->events->gone(l->arg);
 }
 
 static void set_up(struct link_monitor *l, bool up)
@@ -234,27 +298,6 @@ static void set_up(struct link_monitor *l, bool up)
 		l->events->down(l->arg);
 }
 
-/*
- * A netlink socket belongs to the namespace of the thread that made it. A thread that ends afterwards makes
- * it, so that no failure can leave the control thread, which opens the UDP sockets, in the wrong namespace.
- */
-static int open_in_netns(struct mnl_socket **out, int netns)
-{
-	struct netns_open open = {.netns = netns};
-	pthread_t thread;
-	int err;
-
-	if (is_current_netns(netns))
-		return open_socket(out);
-	err = pthread_create(&thread, NULL, netns_thread, &open);
-	if (err)
-		return -err;
-	pthread_join(thread, NULL);
-	if (!open.err)
-		*out = open.socket;
-	return open.err;
-}
-
 static bool is_current_netns(int netns)
 {
 	struct stat a, b;
@@ -263,29 +306,61 @@ static bool is_current_netns(int netns)
 	       a.st_ino == b.st_ino;
 }
 
-static void *netns_thread(void *arg)
+/* The number under which our namespace knows this one. The kernel forgets it when that namespace ends. */
+static int netns_number(int netns, int *nsid)
 {
-	struct netns_open *open = arg;
+	int err = netns_talk(netns, RTM_GETNSID, nsid);
 
-	if (setns(open->netns, CLONE_NEWNET))
-		open->err = -errno;
-	else
-		open->err = open_socket(&open->socket);
-	return NULL;
+	if (err || *nsid != NETNSA_NSID_NOT_ASSIGNED)
+		return err;
+	err = netns_talk(netns, RTM_NEWNSID, nsid);
+	/* Somebody else may have given it one meanwhile. */
+	if (err && err != -EEXIST)
+		return err;
+	err = netns_talk(netns, RTM_GETNSID, nsid);
+	return !err && *nsid == NETNSA_NSID_NOT_ASSIGNED ? -ENOENT : err;
 }
 
-static int open_socket(struct mnl_socket **out)
+/* RTM_NEWNSID: gives it a number of the kernel's choice. RTM_GETNSID: reads the number. */
+static int netns_talk(int netns, uint16_t type, int *nsid)
 {
-	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	int err;
+	_Alignas(struct nlmsghdr) char buf[512];
+	struct nlmsghdr *header = mnl_nlmsg_put_header(buf);
+	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	struct rtgenmsg *message;
+	ssize_t len;
+	int err = 0;
 
 	if (!socket)
 		return -errno;
-	if (mnl_socket_bind(socket, RTMGRP_LINK, MNL_SOCKET_AUTOPID) < 0) {
+	header->nlmsg_type = type;
+	header->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	message = mnl_nlmsg_put_extra_header(header, sizeof(*message));
+	message->rtgen_family = AF_UNSPEC;
+	mnl_attr_put_u32(header, NETNSA_FD, (uint32_t)netns);
+	if (type == RTM_NEWNSID)
+		mnl_attr_put_u32(header, NETNSA_NSID, (uint32_t)NETNSA_NSID_NOT_ASSIGNED);
+	if (mnl_socket_sendto(socket, header, header->nlmsg_len) < 0)
 		err = -errno;
-		mnl_socket_close(socket);
-		return err;
+	/* The kernel has answered by now; the acknowledgement comes last. */
+	for (int more = MNL_CB_OK; !err && more > MNL_CB_STOP;) {
+		len = mnl_socket_recvfrom(socket, buf, sizeof(buf));
+		more = len < 0 ? MNL_CB_ERROR : mnl_cb_run(buf, (size_t)len, 0, 0, read_nsid, nsid);
+		if (more < 0)
+			err = -errno;
 	}
-	*out = socket;
-	return 0;
+	mnl_socket_close(socket);
+	return err;
+}
+
+static int read_nsid(const struct nlmsghdr *header, void *nsid)
+{
+	const struct nlattr *attr;
+
+	mnl_attr_for_each(attr, header, sizeof(struct rtgenmsg))
+	{
+		if (mnl_attr_get_type(attr) == NETNSA_NSID && mnl_attr_validate(attr, MNL_TYPE_U32) >= 0)
+			*(int *)nsid = (int)mnl_attr_get_u32(attr);
+	}
+	return MNL_CB_OK;
 }

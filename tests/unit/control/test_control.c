@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/control/control.h"
+#include "core/base/control_address.h"
+#include "core/control/uapi_server.h"
 #include "tests/unit/control/support.h"
 
 #define SOCKET CONTROL_DIRECTORY "/wgt.sock"
@@ -502,27 +503,27 @@ Test(control, endless_line_is_answered_and_cut_off)
 
 Test(control, clients_that_say_nothing_give_way_to_those_that_do)
 {
-	int idle[CONTROL_CLIENTS_MAX], busy[CONTROL_CLIENTS_MAX];
+	int idle[UAPI_SERVER_CLIENTS_MAX], busy[UAPI_SERVER_CLIENTS_MAX];
 	double start;
 
 	start_daemon("--log=info");
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < UAPI_SERVER_CLIENTS_MAX; i++) {
 		idle[i] = client();
 		send_text(idle[i], i % 2 ? "set=1\nlisten_port=9\n" : "get");
 	}
 	start = seconds();
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < UAPI_SERVER_CLIENTS_MAX; i++) {
 		busy[i] = client();
 		send_text(busy[i], "get=1\n\n");
 	}
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < UAPI_SERVER_CLIENTS_MAX; i++) {
 		char *text = answer(busy[i]);
 
 		cr_assert_str_eq(text, "errno=0\n\n", "client %u after %.1f s", i, seconds() - start);
 		free(text);
 	}
 	cr_assert_lt(seconds() - start, 9);
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < UAPI_SERVER_CLIENTS_MAX; i++) {
 		close(idle[i]);
 		close(busy[i]);
 	}
