@@ -24,6 +24,7 @@
 #include "crypto/secret.h"
 #include "tun/tun_device.h"
 
+static int open_standard_descriptors(void);
 static int go_to_background(int *ready_fd);
 static int wait_for_child(pid_t child, int ready_fd);
 static int serve(const struct options *options, int ready_fd);
@@ -42,6 +43,8 @@ int main(int argc, char **argv)
 	struct options options;
 	int ready_fd = -1, status;
 
+	if (open_standard_descriptors())
+		return EXIT_FAILURE; /* and nowhere to say why */
 	if (options_parse(&options, argc, argv, error))
 		return complain("%s", error);
 	switch (options.command) {
@@ -63,6 +66,20 @@ int main(int argc, char **argv)
 			return status;
 	}
 	return serve(&options, ready_fd);
+}
+
+/*
+ * Messages go to descriptors 0 to 2, so these must be open, or one of our own sockets or pipes gets such a number and
+ * the messages. What the caller closed becomes /dev/null.
+ */
+static int open_standard_descriptors(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		/* The lowest free number is this one, since those below it are in use by now. */
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return -errno;
+	}
+	return 0;
 }
 
 /*

@@ -21,15 +21,12 @@
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 /* What only a secret points to is no leak. */
 #define __lsan_register_root_region(p, n) ((void)(p), (void)(n))
+#define __lsan_unregister_root_region(p, n) ((void)(p), (void)(n))
 #endif
 
 /*
  * Objects are carved off one chunk after the other and, once freed, kept on the list of their size class.
  * Chunks are never given back: what ten thousand peers needed once is there for the next ten thousand.
- *
- * A multiple of the page size makes sodium_malloc() return a page boundary (it aligns the end), so that every
- * multiple of a cache line inside is aligned, and madvise() covers exactly the usable pages: libsodium's
- * canary lies in the page before, and must survive a fork.
  */
 #define CHUNK_BYTES (256 * 1024)
 #define OBJECT_BYTES_MAX (64 * 1024)
@@ -50,11 +47,14 @@ static struct {
 	uint8_t *chunk; /* where the next object is carved */
 	size_t chunk_room;
 	size_t in_use;
+	int lock_error; /* of the first mlock() that failed */
 } slab = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static unsigned size_class(size_t bytes, size_t *class_bytes);
 static void *carve(size_t bytes);
 static bool chunk_add(void);
+static void *map_guarded(size_t bytes);
+static size_t page_bytes(void);
 
 int secret_init(void)
 {
@@ -74,14 +74,14 @@ void *secret_alloc(size_t bytes)
 
 	pthread_mutex_lock(&slab.lock);
 	object = slab.free[class];
-	if (object != NULL) {
+	if (object) {
 		ASAN_UNPOISON_MEMORY_REGION(object, class_bytes);
 		slab.free[class] = object->next;
 		object->next = NULL;
 	} else {
 		object = carve(class_bytes);
 	}
-	if (object != NULL)
+	if (object)
 		slab.in_use += bytes;
 	pthread_mutex_unlock(&slab.lock);
 	return object;
@@ -93,7 +93,7 @@ void secret_free(void *p, size_t bytes)
 	unsigned class;
 	struct free_object *object = p;
 
-	if (p == NULL)
+	if (!p)
 		return;
 	assert(bytes > 0 && bytes <= OBJECT_BYTES_MAX);
 	class = size_class(bytes, &class_bytes);
@@ -105,6 +105,50 @@ void secret_free(void *p, size_t bytes)
 	slab.in_use -= bytes;
 	ASAN_POISON_MEMORY_REGION(object, class_bytes);
 	pthread_mutex_unlock(&slab.lock);
+}
+
+void *secret_alloc_large(size_t bytes)
+{
+	void *p;
+
+	if (bytes <= OBJECT_BYTES_MAX)
+		return secret_alloc(bytes);
+	if (bytes > SIZE_MAX / 2)
+		return NULL;
+	pthread_mutex_lock(&slab.lock);
+	p = map_guarded(ALIGN_UP(bytes, page_bytes()));
+	if (p) {
+		slab.in_use += bytes;
+		__lsan_register_root_region(p, bytes);
+	}
+	pthread_mutex_unlock(&slab.lock);
+	return p;
+}
+
+void secret_free_large(void *p, size_t bytes)
+{
+	const size_t page = page_bytes();
+
+	if (!p || bytes <= OBJECT_BYTES_MAX) {
+		secret_free(p, bytes);
+		return;
+	}
+	secret_zero(p, bytes);
+	__lsan_unregister_root_region(p, bytes);
+	munmap((uint8_t *)p - page, ALIGN_UP(bytes, page) + 2 * page);
+	pthread_mutex_lock(&slab.lock);
+	slab.in_use -= bytes;
+	pthread_mutex_unlock(&slab.lock);
+}
+
+int secret_lock_error(void)
+{
+	int err;
+
+	pthread_mutex_lock(&slab.lock);
+	err = slab.lock_error;
+	pthread_mutex_unlock(&slab.lock);
+	return err;
 }
 
 void secret_zero(void *p, size_t bytes)
@@ -155,18 +199,44 @@ static void *carve(size_t bytes)
 /* What is left of the old chunk, less than one object, is given up. */
 static bool chunk_add(void)
 {
-	size_t bytes = ALIGN_UP((size_t)CHUNK_BYTES, (size_t)sysconf(_SC_PAGESIZE));
-	uint8_t *chunk = sodium_malloc(bytes); /* guard pages; mlock() as far as the limits allow */
+	size_t bytes = ALIGN_UP((size_t)CHUNK_BYTES, page_bytes());
+	uint8_t *chunk = map_guarded(bytes);
 
-	if (chunk == NULL)
+	if (!chunk)
 		return false;
-	memset(chunk, 0, bytes);
-	/* Hardening on top: an old kernel that does not know these costs nothing else. */
-	(void)madvise(chunk, bytes, MADV_DONTDUMP);
-	(void)madvise(chunk, bytes, MADV_WIPEONFORK);
 	ASAN_POISON_MEMORY_REGION(chunk, bytes);
 	__lsan_register_root_region(chunk, bytes);
 	slab.chunk = chunk;
 	slab.chunk_room = bytes;
 	return true;
+}
+
+/*
+ * bytes, a multiple of the page size, of zeroed memory with a page on either side that nobody may touch. NULL without
+ * memory. Under the lock.
+ */
+static void *map_guarded(size_t bytes)
+{
+	const size_t page = page_bytes();
+	uint8_t *map = mmap(NULL, bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p;
+
+	if (map == MAP_FAILED)
+		return NULL;
+	p = map + page;
+	if (mprotect(p, bytes, PROT_READ | PROT_WRITE)) {
+		munmap(map, bytes + 2 * page);
+		return NULL;
+	}
+	IGNORE_RESULT("a second line: core dumps are off", madvise(p, bytes, MADV_DONTDUMP));
+	IGNORE_RESULT("a second line: nothing forks once there are keys", madvise(p, bytes, MADV_WIPEONFORK));
+	/* Not all at once: of a large text only as much as is written takes memory. */
+	if (mlock2(p, bytes, MLOCK_ONFAULT) && !slab.lock_error)
+		slab.lock_error = -errno;
+	return p;
+}
+
+static size_t page_bytes(void)
+{
+	return (size_t)sysconf(_SC_PAGESIZE);
 }

@@ -7,7 +7,44 @@
 
 #define FIRST_CAPACITY 16u
 
+struct allocator {
+	void *(*new)(unsigned nr, size_t item_bytes); /* zeroed */
+	void (*free)(void *items, unsigned nr, size_t item_bytes);
+};
+
+static int grow(const struct allocator *allocator, void *array, unsigned *capacity, unsigned wanted,
+	size_t item_bytes);
+static void *new_plain(unsigned nr, size_t item_bytes);
+static void *new_secret(unsigned nr, size_t item_bytes);
+
 int array_grow(void *array, unsigned *capacity, unsigned wanted, size_t item_bytes)
+{
+	static const struct allocator plain = {new_plain, array_free};
+
+	return grow(&plain, array, capacity, wanted, item_bytes);
+}
+
+void array_free(void *items, unsigned capacity, size_t item_bytes)
+{
+	if (items)
+		secret_zero(items, capacity * item_bytes);
+	free(items);
+}
+
+int array_grow_secret(void *array, unsigned *capacity, unsigned wanted, size_t item_bytes)
+{
+	static const struct allocator secret = {new_secret, array_free_secret};
+
+	return grow(&secret, array, capacity, wanted, item_bytes);
+}
+
+void array_free_secret(void *items, unsigned capacity, size_t item_bytes)
+{
+	secret_free_large(items, capacity * item_bytes);
+}
+
+static int grow(const struct allocator *allocator, void *array, unsigned *capacity, unsigned wanted,
+	size_t item_bytes)
 {
 	void *items, *bigger;
 	unsigned room;
@@ -17,21 +54,26 @@ int array_grow(void *array, unsigned *capacity, unsigned wanted, size_t item_byt
 	room = *capacity > UINT32_MAX / 2 ? wanted : MAX(2 * *capacity, FIRST_CAPACITY);
 	room = MAX(room, wanted);
 	/* By copying, not realloc(), which would leave the old bytes to the heap. */
-	bigger = calloc(room, item_bytes);
+	bigger = allocator->new (room, item_bytes);
 	if (!bigger)
 		return -ENOMEM;
 	memcpy(&items, array, sizeof(items));
 	if (items)
 		memcpy(bigger, items, *capacity * item_bytes);
-	array_free(items, *capacity, item_bytes);
+	allocator->free(items, *capacity, item_bytes);
 	memcpy(array, &bigger, sizeof(bigger));
 	*capacity = room;
 	return 0;
 }
 
-void array_free(void *items, unsigned capacity, size_t item_bytes)
+static void *new_plain(unsigned nr, size_t item_bytes)
 {
-	if (items)
-		secret_zero(items, capacity * item_bytes);
-	free(items);
+	return calloc(nr, item_bytes);
+}
+
+static void *new_secret(unsigned nr, size_t item_bytes)
+{
+	size_t bytes;
+
+	return __builtin_mul_overflow(nr, item_bytes, &bytes) ? NULL : secret_alloc_large(bytes);
 }

@@ -1,6 +1,6 @@
 /*
  * Arrays that grow as items come: the pointer to the items, their number and the capacity are fields of whoever owns
- * them. Memory that is left behind is zeroed, because items may hold keys. Any thread; no state.
+ * them. Memory that is left behind is zeroed. Any thread; no state.
  */
 #pragma once
 
@@ -14,3 +14,7 @@
 int array_grow(void *array, unsigned *capacity, unsigned wanted, size_t item_bytes) MUST_CHECK;
 /* Zeroes and frees the items. NULL is accepted. */
 void array_free(void *items, unsigned capacity, size_t item_bytes);
+
+/* The same in guarded memory (crypto/secret.h), for items that do hold keys. */
+int array_grow_secret(void *array, unsigned *capacity, unsigned wanted, size_t item_bytes) MUST_CHECK;
+void array_free_secret(void *items, unsigned capacity, size_t item_bytes);

@@ -17,6 +17,11 @@ struct visit {
 	int err;
 };
 
+/* What a listing needs room for. */
+struct counts {
+	uint32_t peers, prefixes;
+};
+
 static int find_first_of_key(struct config_set *set);
 static int compare_sections(const void *a, const void *b, void *arg);
 static void visit_check(struct device *dev, void *arg);
@@ -49,7 +54,7 @@ void config_set_done(struct config_set *set)
 		for (uint32_t i = 0; i < set->nr_prefixes; i++)
 			allowed_ips_spare_free(&set->spares[i]);
 	free(set->spares);
-	array_free(set->peers, set->peers_capacity, sizeof(*set->peers));
+	array_free_secret(set->peers, set->peers_capacity, sizeof(*set->peers));
 	array_free(set->prefixes, set->prefixes_capacity, sizeof(*set->prefixes));
 	secret_zero(set, sizeof(*set));
 }
@@ -61,7 +66,7 @@ int config_set_add_peer(struct config_set *set, const uint8_t public_key[NOISE_K
 
 	if (set->nr_peers == CONFIG_SET_PEERS_MAX)
 		return -E2BIG;
-	err = array_grow(&set->peers, &set->peers_capacity, set->nr_peers + 1, sizeof(*set->peers));
+	err = array_grow_secret(&set->peers, &set->peers_capacity, set->nr_peers + 1, sizeof(*set->peers));
 	if (err)
 		return err;
 	section = &set->peers[set->nr_peers++];
@@ -167,25 +172,27 @@ out:
 
 int config_get(struct config *c, struct config_snapshot *out)
 {
-	struct config_snapshot s = {0};
+	struct counts counts;
+	int err;
 
+	memset(out, 0, sizeof(*out));
 	/* The counts cannot change between the two visits: only this thread changes them. */
-	c->target->call(c->target->ctx, visit_count, &s);
-	s.peers = calloc(MAX(s.peers_capacity, 1u), sizeof(*s.peers));
-	s.prefixes = calloc(MAX(s.prefixes_capacity, 1u), sizeof(*s.prefixes));
-	if (!s.peers || !s.prefixes) {
-		config_snapshot_done(&s);
-		return -ENOMEM;
+	c->target->call(c->target->ctx, visit_count, &counts);
+	err = array_grow_secret(&out->peers, &out->peers_capacity, counts.peers, sizeof(*out->peers));
+	if (!err)
+		err = array_grow(
+			&out->prefixes, &out->prefixes_capacity, counts.prefixes, sizeof(*out->prefixes));
+	if (err) {
+		config_snapshot_done(out);
+		return err;
 	}
-	c->target->call(c->target->ctx, visit_snapshot, &s);
-	*out = s;
-	secret_zero(&s, sizeof(s));
+	c->target->call(c->target->ctx, visit_snapshot, out);
 	return 0;
 }
 
 void config_snapshot_done(struct config_snapshot *s)
 {
-	array_free(s->peers, s->peers_capacity, sizeof(*s->peers));
+	array_free_secret(s->peers, s->peers_capacity, sizeof(*s->peers));
 	array_free(s->prefixes, s->prefixes_capacity, sizeof(*s->prefixes));
 	secret_zero(s, sizeof(*s));
 }
@@ -462,10 +469,10 @@ static void forget_sources(struct device *dev)
 
 static void visit_count(struct device *dev, void *arg)
 {
-	struct config_snapshot *s = arg;
+	struct counts *counts = arg;
 
-	s->peers_capacity = dev->nr_peers;
-	s->prefixes_capacity = dev->allowed_ips.count;
+	counts->peers = dev->nr_peers;
+	counts->prefixes = dev->allowed_ips.count;
 }
 
 static void visit_snapshot(struct device *dev, void *arg)

@@ -110,7 +110,10 @@ void config_done(struct config *c);
  */
 int config_apply(struct config *c, struct config_set *set) MUST_CHECK;
 
-/* Fills *out, to be ended with config_snapshot_done(). -ENOMEM. */
+/*
+ * Fills *out, which lies in guarded memory since it holds keys; config_snapshot_done() ends it. -ENOMEM, and *out is
+ * empty.
+ */
 int config_get(struct config *c, struct config_snapshot *out) MUST_CHECK;
 /* Zeroes and frees. */
 void config_snapshot_done(struct config_snapshot *snapshot);

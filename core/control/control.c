@@ -14,6 +14,7 @@
 #include "core/control/event_loop.h"
 #include "core/control/link.h"
 #include "core/control/uapi_server.h"
+#include "crypto/secret.h"
 #include "ring/park.h"
 
 /* How long the loop waits with nothing to do: the log reports what it has suppressed no later than that. */
@@ -31,6 +32,7 @@ struct control {
 	struct uapi_server *server;
 	struct link_monitor *link;
 	uint64_t reported_ns; /* when the log last reported what it has suppressed */
+	bool lock_error_reported;
 	bool stopping;
 	int err; /* why, when nobody asked for it */
 	_Atomic int tun_error;
@@ -50,6 +52,7 @@ static void link_mtu(void *arg, uint32_t mtu);
 static void link_gone(void *arg);
 static int timeout_ms(const struct control *c);
 static void tick(struct control *c);
+static void report_lock_error(struct control *c);
 static int backend_set(void *ctx, struct config_set *set);
 static int backend_get(void *ctx, struct config_snapshot *out);
 static int backend_stats(void *ctx, struct uapi_text *out);
@@ -152,13 +155,14 @@ int control_start(struct control *c, const struct control_params *params)
 int control_run(struct control *c)
 {
 	while (!c->stopping) {
-		int err = event_loop_turn(&c->loop, timeout_ms(c), &c->stopping);
+		int err;
 
+		tick(c);
+		err = event_loop_turn(&c->loop, timeout_ms(c), &c->stopping);
 		if (err) {
 			log_error(LOG_CORE, "waiting for events: %s", strerror(-err));
 			stop(c, err);
 		}
-		tick(c);
 	}
 	uapi_server_free(c->server);
 	c->server = NULL;
@@ -334,10 +338,25 @@ static void tick(struct control *c)
 
 	uapi_server_tick(c->server, now_ns);
 	link_tick(c->link, now_ns);
+	report_lock_error(c);
 	if (now_ns - c->reported_ns >= LOG_LIMIT_WINDOW_NS) {
 		c->reported_ns = now_ns;
 		log_report_suppressed();
 	}
+}
+
+/* Once is enough: whoever runs it can do one thing about it, whether it concerns one key or all of them. */
+static void report_lock_error(struct control *c)
+{
+	int err = c->lock_error_reported ? 0 : secret_lock_error();
+
+	if (!err)
+		return;
+	c->lock_error_reported = true;
+	log_warn(LOG_CORE,
+		"memory for keys cannot be locked (%s), so keys can reach the swap space: raise the limit on "
+		"locked memory (ulimit -l, LimitMEMLOCK=)",
+		strerror(-err));
 }
 
 static int backend_set(void *ctx, struct config_set *set)

@@ -29,6 +29,7 @@ struct uapi_session {
 	bool broken;
 	uint64_t request_bytes;
 	struct config_set set;
+	struct config_snapshot snapshot; /* while a get is answered */
 	char directives[LOG_DIRECTIVES_BYTES];
 	struct uapi_text answer;
 	size_t sent;
@@ -343,21 +344,21 @@ static void answer_status(struct uapi_session *s, int err)
 
 static int run_get(struct uapi_session *s)
 {
-	struct config_snapshot snapshot;
+	struct config_snapshot *snapshot = &s->snapshot;
 	struct uapi_text *out = &s->answer;
-	int err = s->backend->get(s->backend->ctx, &snapshot);
+	int err = s->backend->get(s->backend->ctx, snapshot);
 
 	if (err)
 		return err;
-	if (snapshot.has_private_key)
-		add_key(out, "private_key", snapshot.private_key);
-	if (snapshot.listen_port)
-		uapi_text_add(out, "listen_port=%u\n", snapshot.listen_port);
-	if (snapshot.fwmark)
-		uapi_text_add(out, "fwmark=%u\n", snapshot.fwmark);
-	for (uint32_t i = 0; i < snapshot.nr_peers && !out->failed; i++)
-		add_peer_view(out, &snapshot, &snapshot.peers[i]);
-	config_snapshot_done(&snapshot);
+	if (snapshot->has_private_key)
+		add_key(out, "private_key", snapshot->private_key);
+	if (snapshot->listen_port)
+		uapi_text_add(out, "listen_port=%u\n", snapshot->listen_port);
+	if (snapshot->fwmark)
+		uapi_text_add(out, "fwmark=%u\n", snapshot->fwmark);
+	for (uint32_t i = 0; i < snapshot->nr_peers && !out->failed; i++)
+		add_peer_view(out, snapshot, &snapshot->peers[i]);
+	config_snapshot_done(snapshot);
 	return 0;
 }
 
@@ -431,7 +432,7 @@ void uapi_text_add(struct uapi_text *text, const char *fmt, ...)
 	text->len = 0;
 }
 
-/* By copying, not realloc(): the old memory may hold keys. On failure the text keeps what it has. */
+/* On failure the text keeps what it has. */
 static bool text_reserve(struct uapi_text *text, size_t more)
 {
 	size_t capacity = MAX(text->capacity, (size_t)TEXT_CAPACITY_FIRST);
@@ -441,43 +442,37 @@ static bool text_reserve(struct uapi_text *text, size_t more)
 		return true;
 	while (capacity - text->len < more)
 		capacity *= 2;
-	data = malloc(capacity);
+	data = secret_alloc_large(capacity);
 	if (!data)
 		return false;
 	if (text->len)
 		memcpy(data, text->data, text->len);
-	if (text->data)
-		secret_zero(text->data, text->capacity);
-	free(text->data);
+	secret_free_large(text->data, text->capacity);
 	text->data = data;
 	text->capacity = capacity;
 	return true;
 }
 
 /*
- * A dump of ten thousand peers must not stay allocated while its client idles. Without memory for less, it
- * does.
+ * A listing of ten thousand peers must not stay allocated while its client idles. Only when there is no memory for a
+ * smaller text, it does.
  */
 static void text_shrink(struct uapi_text *text)
 {
-	char *data;
+	char *data = text->capacity > TEXT_CAPACITY_FIRST ? secret_alloc_large(TEXT_CAPACITY_FIRST) : NULL;
 
-	secret_zero(text->data, text->len);
-	if (text->capacity == TEXT_CAPACITY_FIRST)
+	if (!data) {
+		secret_zero(text->data, text->len);
 		return;
-	data = malloc(TEXT_CAPACITY_FIRST);
-	if (!data)
-		return;
-	free(text->data);
+	}
+	secret_free_large(text->data, text->capacity);
 	text->data = data;
 	text->capacity = TEXT_CAPACITY_FIRST;
 }
 
 static void text_release(struct uapi_text *text)
 {
-	if (text->data)
-		secret_zero(text->data, text->capacity);
-	free(text->data);
+	secret_free_large(text->data, text->capacity);
 	memset(text, 0, sizeof(*text));
 }
 

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -437,6 +438,23 @@ def goes_to_the_background_when_its_socket_answers(sluice):
 
 
 @case(ours=True)
+def starts_with_closed_standard_descriptors(sluice):
+    """None of the program's own descriptors may take a number that messages are written to."""
+    node = Node("alone")
+    node.sh(f"exec {sluice.path} wg7 <&- >&- 2>&-", timeout=10)
+    check("wg7" in node.out("wg", "show"), "the socket does not answer when the command returns")
+    os.unlink(node.path("/run/wireguard/wg7.sock"))
+    wait_until(lambda: not node.has_link("wg7"), 5, "the end")
+    for closed in ("2>&-", "<&-", ">&-", "<&- 2>&-", "<&- >&- 2>&-"):
+        p = node.popen("sh", "-c", f"exec {sluice.path} -f --log debug wg7 {closed}", stdin=-3, stdout=-3, stderr=-3)
+        wait_until(lambda: "wg7" in node.run("wg", "show", ok=False).stdout, 10, "control socket")
+        for fd in range(3):
+            equal(os.readlink(f"/proc/{p.pid}/fd/{fd}"), "/dev/null", f"descriptor {fd} with {closed}")
+        p.send_signal(signal.SIGTERM)
+        equal(p.wait(timeout=5), 0, "exit status")
+
+
+@case(ours=True)
 def foreground_by_environment(sluice):
     node = Node("alone")
     p = node.popen(sluice.path, "wg7", env={"WG_PROCESS_FOREGROUND": "1"}, stdin=-3, stdout=-3, stderr=-3)
@@ -518,6 +536,23 @@ def without_privilege_one_line_says_what_is_missing(sluice):
     node.sh("mount -t tmpfs tmpfs /dev/net")
     refused(sluice, node, "-f", "wg0", contains="/dev/net/tun")
     equal(node.out("ls", "/run/wireguard").split(), [], "sockets left")
+
+
+@case(ours=True)
+def memory_that_cannot_be_locked_is_told_once(sluice):
+    """Under a low limit everything works, large listings too."""
+    node = Node("alone")
+    with tempfile.TemporaryFile("w+") as log:
+        p = node.popen("sh", "-c", f"ulimit -l 0 && exec setpriv --bounding-set -ipc_lock {sluice.path} -f wg7", stdin=-3, stdout=log, stderr=log)
+        wait_until(lambda: "wg7" in node.run("wg", "show", ok=False).stdout, 10, "control socket")
+        conf = f"[Interface]\nPrivateKey = {genkey()}\n" + "".join(f"[Peer]\nPublicKey = {genkey()}\nPresharedKey = {genkey()}\n" for _ in range(3000))
+        node.run("wg", "setconf", "wg7", "/dev/stdin", input=conf)
+        equal(node.out("wg", "show", "wg7", "preshared-keys").count("\n"), 3000, "peers listed")
+        p.send_signal(signal.SIGTERM)
+        equal(p.wait(timeout=5), 0, "exit status")
+        log.seek(0)
+        text = log.read()
+    equal(text.count("cannot be locked"), 1, f"lines about locked memory in:\n{text}")
 
 
 @case()
@@ -616,8 +651,6 @@ def wg_quick(node, sluice, verb, conf, ok=True):
 def wg_quick_up_and_down(a, b):
     if os.path.exists("/sys/module/wireguard"):
         raise Skip("the kernel has WireGuard loaded, which wg-quick prefers")
-    import tempfile
-
     t = Tunnel(a, b, peers=False)
     t.a.daemon.stop()
     directory = tempfile.mkdtemp()
@@ -648,8 +681,6 @@ def wg_quick_up_and_down(a, b):
 @case(pairs=SELF)
 def wg_quick_default_route(a, b):
     import shutil
-    import tempfile
-
     if os.path.exists("/sys/module/wireguard"):
         raise Skip("the kernel has WireGuard loaded, which wg-quick prefers")
     if not (shutil.which("nft") or shutil.which("iptables")):

@@ -310,6 +310,69 @@ def moved_to_another_namespace_it_keeps_working(a, b):
 
 
 @case(ours=True)
+def a_namespace_it_was_moved_to_can_end(sluice):
+    """Nothing of ours keeps a container's namespace alive; with it goes the interface, which is as if it were deleted."""
+    t = Tunnel(sluice, sluice, args_a=("--log", "info"))
+    ping(t.n1, "10.0.0.2")
+    t.n1.ip("netns add inner")
+    t.n1.ip("link set wg0 netns inner")
+    t.n1.ip("-n inner addr add 10.0.0.1/24 dev wg0")
+    t.n1.ip("-n inner link set wg0 up")
+    wait_until(lambda: "listening" in t.a.daemon.output().rpartition("moved to another")[2], 2, "up in the new namespace")
+    # Only what is held from outside could keep it now: the name is its last holder.
+    t.n1.ip("netns del inner")
+    equal(t.a.daemon.wait_end(5), 0, "exit status")
+    check("was deleted" in t.a.daemon.output(), t.a.daemon.output())
+    check(not os.path.exists(t.a.daemon.socket_path), "the socket is still there")
+
+
+@case(ours=True)
+def moved_on_and_back_it_is_still_followed(sluice):
+    """From one foreign namespace to the next, under another name and index, and home again."""
+    t = Tunnel(sluice, sluice, args_a=("--log", "info"))
+    d, start = t.a.daemon, 0
+
+    def expect(*texts):
+        for text in texts:
+            wait_until(lambda: text in d.output()[start:], 1.5, lambda: f"{text!r} in the log:\n{d.output()[start:]}")
+
+    t.n1.ip("netns add one")
+    t.n1.ip("netns add two")
+    # Its index is taken where it goes.
+    for n in range(5):
+        t.n1.ip(f"-n one link add v{n} type veth peer name w{n}")
+    start = len(d.output())
+    t.n1.ip("link set wg0 netns one")
+    expect("moved to another network namespace", "interface is down")
+    t.n1.ip("-n one link set wg0 mtu 1301 name tunnel")
+    expect("MTU is 1301")
+    t.n1.ip("-n one link set tunnel up")
+    expect("listening on port")
+    start = len(d.output())
+    t.n1.ip("-n one link set tunnel netns two")
+    expect("moved to another network namespace", "interface is down")
+    t.n1.ip("-n two link set tunnel up mtu 1302")
+    expect("MTU is 1302", "listening on port")
+    # One that now has its name where it was is a stranger.
+    start = len(d.output())
+    t.n1.ip("-n one tuntap add tunnel mode tun")
+    t.n1.ip("-n one link set tunnel mtu 1290 up")
+    time.sleep(0.4)
+    equal(d.output()[start:], "", "what is logged of a stranger")
+    t.n1.ip("-n two link set tunnel down")
+    expect("interface is down")
+    t.n1.ip(f"-n two link set tunnel netns {t.n1.pid}")
+    expect("moved to another network namespace")
+    t.n1.ip("link set tunnel name wg0")
+    t.n1.ip("addr add 10.0.0.1/24 dev wg0")
+    t.n1.ip("link set wg0 mtu 1303 up")
+    expect("MTU is 1303", "listening on port")
+    wait_until(lambda: ping(t.n1, "10.0.0.2", ok=False, wait=1), 12, "reply at home")
+    t.n1.ip("link del wg0")
+    equal(d.wait_end(5), 0, "exit status")
+
+
+@case(ours=True)
 def handshakes_are_marked_and_data_is_not(sluice):
     for outer in (4, 6):
         t = Tunnel(sluice, sluice, outer=outer)

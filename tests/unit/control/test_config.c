@@ -2,6 +2,7 @@
 
 #include "crypto/secret.h"
 #include "tests/unit/control/support.h"
+#include "tests/unit/mapping.h"
 
 /* What get answers for a peer that has nothing but its key. */
 #define BARE_PEER                                                                                            \
@@ -481,5 +482,34 @@ Test(config, snapshot_shows_figures_of_the_peer)
 		bench_key(1), bench_key(7));
 	cr_assert_eq(bench_set(b, "public_key=%s\npreshared_key=%064d\n", bench_key(1), 0), 0);
 	cr_assert_eq(peer->handshake.preshared[31], 0, "zeros: none");
+	bench_free(b);
+}
+
+/* Out of core dumps, and zeroed when it is freed. */
+Test(config, keys_of_a_request_and_of_a_listing_lie_in_guarded_memory)
+{
+	struct bench *b = bench_new();
+	struct config_set set;
+	struct config_snapshot *snapshot = secret_alloc(sizeof(*snapshot));
+	const size_t before = secret_in_use();
+	uint8_t key[NOISE_KEY_BYTES] = {1};
+
+	cr_assert(snapshot);
+	config_set_init(&set);
+	for (unsigned i = 0; i < 2000; i++) {
+		memcpy(key + 1, &i, sizeof(i));
+		cr_assert_eq(config_set_add_peer(&set, key), 0);
+		cr_assert(i & (i - 1) || mapping_has_flag(set.peers, " dd"), "%u peers", i + 1);
+	}
+	cr_assert(mapping_has_flag(&set.peers[1999], " dd"));
+	cr_assert_eq(config_apply(&b->config, &set), 0);
+	config_set_done(&set);
+	cr_assert_eq(config_get(&b->config, snapshot), 0);
+	cr_assert_eq(snapshot->nr_peers, 2000);
+	cr_assert(
+		mapping_has_flag(snapshot->peers, " dd") && mapping_has_flag(&snapshot->peers[1999], " dd"));
+	config_snapshot_done(snapshot);
+	cr_assert_geq(secret_in_use(), before);
+	secret_free(snapshot, sizeof(*snapshot));
 	bench_free(b);
 }

@@ -6,6 +6,8 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -299,6 +302,49 @@ Test(control, ends_when_its_interface_is_deleted)
 	start_daemon("--log=info");
 	cr_assert_eq(system("ip link delete wgt"), 0);
 	cr_assert_eq(wait_for_end(), 0);
+	cr_assert_neq(access(SOCKET, F_OK), 0);
+}
+
+/* From now on, also in what is executed, a read of so many bytes fails: those of a TUN queue alone ask for them. */
+static void fail_tun_reads(int err)
+{
+	enum { TUN_READ_BYTES = 10 + 65535 + 1 };
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_read, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TUN_READ_BYTES, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)err),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = ARRAY_LEN(filter), .filter = filter};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		_exit(127);
+}
+
+/* So that Restart=on-failure of systemd starts it again. */
+Test(control, failing_interface_that_nobody_deleted_ends_it_as_a_failure)
+{
+	int log[2];
+	char *line;
+
+	cr_assert_eq(pipe2(log, O_CLOEXEC), 0);
+	daemon_pid = fork();
+	cr_assert_geq(daemon_pid, 0);
+	if (daemon_pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(log[1], STDERR_FILENO);
+		fail_tun_reads(EFAULT);
+		execl(getenv("SLUICE"), "sluice", "-f", "--log=warn", "wgt", NULL);
+		_exit(127);
+	}
+	close(log[1]);
+	daemon_log = log[0];
+	cr_assert_eq(wait_for_end(), 1);
+	expect_logged("Bad address");
+	line = strchr(logged, '\n');
+	cr_assert(line && line[1] == '\0', "more than one line:\n%s", logged);
 	cr_assert_neq(access(SOCKET, F_OK), 0);
 }
 

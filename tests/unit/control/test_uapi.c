@@ -5,6 +5,7 @@
 #include "core/control/uapi.h"
 #include "crypto/secret.h"
 #include "tests/unit/control/support.h"
+#include "tests/unit/mapping.h"
 
 static void expect_answer(struct bench *b, const char *request, const char *answer)
 {
@@ -16,6 +17,16 @@ static void expect_answer(struct bench *b, const char *request, const char *answ
 		cr_assert_str_eq(text, answer, "in steps of %zu: \"%s\" to \"%s\"", steps[i], text, request);
 		free(text);
 	}
+}
+
+static void feed(struct uapi_session *session, const char *text)
+{
+	size_t room, len = strlen(text);
+	char *to = uapi_session_room(session, &room);
+
+	cr_assert_geq(room, len);
+	memcpy(to, text, len);
+	uapi_session_received(session, len);
 }
 
 Test(uapi, operations_answer_however_the_bytes_come)
@@ -656,5 +667,40 @@ Test(uapi, listing_can_be_set_again)
 	free(copy);
 	free(request);
 	free(answer);
+	bench_free(b);
+}
+
+/* The first bytes and the last of a listing, of one peer and of many. */
+Test(uapi, requests_and_answers_lie_in_guarded_memory)
+{
+	struct bench *b = bench_new();
+	struct uapi_session *session;
+	size_t len;
+	const char *answer;
+	char line[256];
+
+	cr_assert_eq(uapi_session_new(&session, &b->backend), 0);
+	feed(session,
+		"set=1\nprivate_key=1111111111111111111111111111111111111111111111111111111111111111\n");
+	for (unsigned i = 0; i < 3000; i++) {
+		snprintf(line, sizeof(line), "public_key=%056d%08x\npreshared_key=%064d\n", 1, i, 7);
+		feed(session, line);
+		if (i == 0 || i == 2999) {
+			feed(session, "\n");
+			answer = uapi_session_answer(session, &len);
+			cr_assert_eq(len, strlen("errno=0\n\n"));
+			uapi_session_sent(session, len);
+			feed(session, "get=1\n\n");
+			answer = uapi_session_answer(session, &len);
+			cr_assert_gt(len, 200 * (i + 1));
+			cr_assert(
+				mapping_has_flag(answer, " dd") && mapping_has_flag(answer + len - 1, " dd"),
+				"%zu bytes", len);
+			uapi_session_sent(session, len);
+			feed(session, "set=1\n");
+		}
+	}
+	cr_assert(mapping_has_flag(uapi_session_room(session, &len), " dd"));
+	uapi_session_free(session);
 	bench_free(b);
 }

@@ -1,13 +1,17 @@
 #include "support.h"
 
+#include <linux/capability.h>
 #include <pthread.h>
-#include <stdio.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "crypto/keypair.h"
+#include "tests/unit/mapping.h"
 
 TestSuite(secret, .init = support_init);
 
@@ -110,26 +114,6 @@ Test(secret, serves_threads_at_the_same_time)
 	cr_assert_eq(secret_in_use(), 0);
 }
 
-/* VmFlags of the mapping that holds p. */
-static bool mapping_has_flag(const void *p, const char *flag)
-{
-	FILE *smaps = fopen("/proc/self/smaps", "re");
-	char line[1024];
-	bool inside = false, has = false;
-
-	cr_assert_not_null(smaps);
-	while (fgets(line, sizeof(line), smaps) != NULL) {
-		unsigned long from, to;
-
-		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-			inside = (uintptr_t)p >= from && (uintptr_t)p < to;
-		else if (inside && strncmp(line, "VmFlags:", 8) == 0)
-			has = strstr(line, flag) != NULL;
-	}
-	fclose(smaps);
-	return has;
-}
-
 Test(secret, memory_stays_out_of_core_dumps_and_children)
 {
 	uint8_t *p = secret_alloc(1000);
@@ -191,6 +175,91 @@ Test(secret, does_without_locked_memory)
 	}
 	for (unsigned i = 0; i < ARRAY_LEN(p); i++)
 		secret_free(p[i], 16384);
+}
+
+/* Neither the right nor the room to lock memory, as an ordinary user in a container. */
+static int without_locked_memory(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct nothing[2] = {0};
+	struct rlimit none = {0, 0};
+	uint8_t *small, *large;
+	bool good;
+
+	if (setrlimit(RLIMIT_MEMLOCK, &none) || syscall(SYS_capset, &header, nothing))
+		return 2;
+	if (prctl(PR_SET_DUMPABLE, 1) || secret_lock_error())
+		return 3;
+	small = secret_alloc(100);
+	large = secret_alloc_large(1 << 20);
+	good = small && large && secret_lock_error() < 0 && mapping_has_flag(small, " dd") &&
+	       mapping_has_flag(large, " dd") && mapping_has_flag(large + (1 << 20) - 1, " wf") &&
+	       !mapping_has_flag(large, " lo");
+	memset(large, 1, 1 << 20);
+	secret_free_large(large, 1 << 20);
+	secret_free(small, 100);
+	return good && secret_in_use() == 0 ? 0 : 1;
+}
+
+Test(secret, says_when_memory_cannot_be_locked_and_keeps_its_other_promises)
+{
+	const pid_t child = fork();
+	int status;
+
+	cr_assert_neq(child, -1);
+	if (child == 0)
+		_exit(without_locked_memory());
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+}
+
+Test(secret, large_memory_of_every_size_is_guarded_like_small)
+{
+	static const size_t sizes[] = {1, 65536, 65537, 100000, 1 << 20, (64 << 20) + 1};
+
+	for (unsigned i = 0; i < ARRAY_LEN(sizes); i++) {
+		const size_t bytes = sizes[i];
+		uint8_t *p = secret_alloc_large(bytes);
+
+		cr_assert(p);
+		cr_assert_eq((uintptr_t)p % CACHE_LINE, 0);
+		cr_assert(all(p, bytes, 0), "%zu bytes", bytes);
+		cr_assert_eq(secret_in_use(), bytes);
+		cr_assert(mapping_has_flag(p, " dd") && mapping_has_flag(p + bytes - 1, " wf"));
+		cr_assert(secret_lock_error() || mapping_has_flag(p, " lo"));
+		memset(p, 1, bytes);
+		secret_free_large(p, bytes);
+		cr_assert_eq(secret_in_use(), 0);
+	}
+	cr_assert_not(secret_alloc_large(SIZE_MAX));
+	cr_assert_not(secret_alloc_large(SIZE_MAX / 2 + 1));
+	secret_free_large(NULL, 0);
+	secret_free_large(NULL, 1 << 20);
+}
+
+static void touch(const uint8_t *p)
+{
+	const pid_t child = fork();
+	int status;
+
+	cr_assert_neq(child, -1);
+	if (child == 0) {
+		signal(SIGSEGV, SIG_DFL);
+		_exit(*(volatile const uint8_t *)p & 0);
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFSIGNALED(status) || WEXITSTATUS(status), "a neighbour of a large object can be read");
+}
+
+Test(secret, pages_around_large_memory_cannot_be_touched)
+{
+	const size_t bytes = 40 * (size_t)sysconf(_SC_PAGESIZE);
+	uint8_t *p = secret_alloc_large(bytes);
+
+	cr_assert(p);
+	touch(p - 1);
+	touch(p + bytes);
+	secret_free_large(p, bytes);
 }
 
 Test(secret, keypairs_are_new_aligned_and_returned)
