@@ -1,9 +1,10 @@
 /*
- * The program: options, the way into the background, everything built up in order and taken down in reverse.
+ * The program: reads the options, goes into the background, builds everything up in order and takes it down
+ * in reverse.
  *
- * In the background the process forks before anything else is made: threads and locked memory do not survive
- * a fork. The parent stays until the child has said that the control socket answers, or has ended with its
- * one line of complaint.
+ * Going into the background is a fork, and comes before anything else is made, because threads and locked
+ * memory do not survive a fork. The parent ends when the child says that the control socket answers, or when
+ * the child has ended with a line that says what is wrong.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,9 @@ static int go_to_background(int *ready_fd);
 static int wait_for_child(pid_t child, int ready_fd);
 static int serve(const struct options *options, int ready_fd);
 static int run_interface(const struct options *options, struct control_socket *socket, int ready_fd);
+static int start_pipeline(struct pipeline **out, const struct options *options,
+	const struct aead_backend *aead, struct tun_device *tun, struct metrics *metrics,
+	struct control *control);
 static int claim_name(const struct options *options, struct control_socket *socket);
 static const struct aead_backend *choose_aead(const struct options *options);
 static int open_tun(const struct options *options, struct tun_device **tun);
@@ -69,8 +73,8 @@ int main(int argc, char **argv)
 }
 
 /*
- * Messages go to descriptors 0 to 2, so these must be open, or one of our own sockets or pipes gets such a number and
- * the messages. What the caller closed becomes /dev/null.
+ * Messages go to descriptors 0 to 2, so these must be open, or one of our own sockets or pipes gets such a
+ * number and the messages. What the caller closed becomes /dev/null.
  */
 static int open_standard_descriptors(void)
 {
@@ -117,7 +121,7 @@ static int wait_for_child(pid_t child, int ready_fd)
 	while (len < 0 && errno == EINTR);
 	if (len == 1)
 		return EXIT_SUCCESS;
-	/* It has complained on our common standard error, unless something ended it. */
+	/* It has complained on the standard error that we share, unless a signal ended it. */
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			return EXIT_FAILURE;
@@ -150,16 +154,17 @@ static int serve(const struct options *options, int ready_fd)
 	return status;
 }
 
-/* Everything from the interface inwards; each step undone in reverse order. */
+/*
+ * Builds the interface, then the threads, then the control socket; serves; and takes them down in reverse
+ * order.
+ */
 static int run_interface(const struct options *options, struct control_socket *socket, int ready_fd)
 {
-	struct tun_queue *queues[OPTIONS_TUN_THREADS_MAX];
 	const struct aead_backend *aead;
 	struct tun_device *tun = NULL;
 	struct metrics *metrics = NULL;
 	struct control *control = NULL;
 	struct pipeline *pipeline = NULL;
-	struct pipeline_config config;
 	struct control_params params;
 	int status = EXIT_FAILURE, err;
 
@@ -175,19 +180,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 		complain("cannot start: %s", strerror(-err));
 		goto out;
 	}
-	for (unsigned i = 0; i < tun_device_nr_queues(tun); i++)
-		queues[i] = tun_device_queue(tun, i);
-
-	config = (struct pipeline_config){
-		.tun_threads = tun_device_nr_queues(tun),
-		.aead = aead,
-		.mtu = options->mtu,
-		.queues = queues,
-		.metrics = metrics,
-		.tun_failed = control_tun_failed,
-		.arg = control,
-	};
-	err = pipeline_start(&pipeline, &config);
+	err = start_pipeline(&pipeline, options, aead, tun, metrics, control);
 	if (err) {
 		complain("cannot start the threads of %s: %s", options->ifname, strerror(-err));
 		goto out;
@@ -214,7 +207,7 @@ static int run_interface(const struct options *options, struct control_socket *s
 	say_ready(options, tun_device_nr_queues(tun), ready_fd);
 	if (control_run(control) == 0)
 		status = EXIT_SUCCESS;
-	/* First, so that nobody finds a socket that does not answer. */
+	/* Before the rest, so that nobody finds a socket that does not answer. */
 	control_socket_close(socket);
 out:
 	pipeline_stop(pipeline);
@@ -224,6 +217,26 @@ out:
 	if (status == EXIT_SUCCESS)
 		log_info(LOG_CORE, "%s ended", options->ifname);
 	return status;
+}
+
+static int start_pipeline(struct pipeline **out, const struct options *options,
+	const struct aead_backend *aead, struct tun_device *tun, struct metrics *metrics,
+	struct control *control)
+{
+	struct tun_queue *queues[OPTIONS_TUN_THREADS_MAX];
+	struct pipeline_config config = {
+		.tun_threads = tun_device_nr_queues(tun),
+		.aead = aead,
+		.mtu = options->mtu,
+		.queues = queues,
+		.metrics = metrics,
+		.tun_failed = control_tun_failed,
+		.arg = control,
+	};
+
+	for (unsigned i = 0; i < config.tun_threads; i++)
+		queues[i] = tun_device_queue(tun, i);
+	return pipeline_start(out, &config);
 }
 
 static int claim_name(const struct options *options, struct control_socket *socket)
@@ -251,7 +264,7 @@ static int claim_name(const struct options *options, struct control_socket *sock
 	}
 }
 
-/* The one asked for, or the fastest here. NULL after a complaint. */
+/* The cipher implementation that was asked for, or the fastest on this machine. NULL after a complaint. */
 static const struct aead_backend *choose_aead(const struct options *options)
 {
 	struct aead_result results[8]; /* there are three backends */
@@ -288,7 +301,9 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 {
 	int err = tun_device_open(tun, options->ifname, options->tun_threads, options->mtu);
 
-	/* Left to itself the kernel moves a flow to the queue that its answers are written to, in the middle.
+	/*
+	 * Without the program the kernel sends a flow to the queue that its answers were last written to, so
+	 * a flow can change queues at any moment, and its packets overtake each other.
 	 */
 	if (!err && options->tun_threads > 1 && !tun_device_steering(*tun)) {
 		log_warn(LOG_TUN,
@@ -319,7 +334,9 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 	}
 }
 
-/* From here on the interface can be set up. In the background the terminal is let go. */
+/*
+ * The interface can be set up from now on. In the background this lets go of the terminal and of the parent.
+ */
 static void say_ready(const struct options *options, unsigned tun_threads, int ready_fd)
 {
 	int null;
@@ -332,19 +349,18 @@ static void say_ready(const struct options *options, unsigned tun_threads, int r
 		log_warn(LOG_CORE, "cannot leave the working directory: %s", strerror(errno));
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null >= 0) {
+		/* In one step each: a thread that logs could take a number that is free for a moment. */
 		for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 			dup2(null, fd);
-		if (null > STDERR_FILENO)
-			close(null);
+		close(null);
 	}
-	/* The parent ends with this byte; nobody is left to tell when it has already ended. */
-	(void)!write(ready_fd, "", 1);
+	IGNORE_RESULT("the parent, whom this byte ends, may have ended before", write(ready_fd, "", 1));
 	close(ready_fd);
 }
 
 /*
- * Keys must not reach a core file or a debugger of the same user; queues and clients need descriptors, and
- * keys locked memory.
+ * Keeps keys out of core files and away from debuggers of the same user. Takes as many descriptors, for
+ * queues and clients, and as much locked memory, for keys, as the limits allow.
  */
 static void harden(void)
 {

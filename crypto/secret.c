@@ -212,8 +212,8 @@ static bool chunk_add(void)
 }
 
 /*
- * bytes, a multiple of the page size, of zeroed memory with a page on either side that nobody may touch. NULL without
- * memory. Under the lock.
+ * bytes, a multiple of the page size, of zeroed memory with a page on either side that nobody may touch. NULL
+ * without memory. Under the lock.
  */
 static void *map_guarded(size_t bytes)
 {

@@ -55,10 +55,10 @@ static const char help_text[] =
 	"sluice log shows or changes the log levels.\n"
 	"The manual page sluice(8) has the details.\n";
 
-/* What the options given restrict the command to. */
+/* Options were given that only some of the commands take. */
 struct seen {
-	bool run_option;          /* one that only makes sense for serving an interface */
-	const char *stats_option; /* one that only makes sense for stats */
+	bool run_option;          /* one for serving an interface */
+	const char *stats_option; /* one for `sluice stats`; NULL: none */
 };
 
 static int parse_option(struct options *o, struct seen *seen, int option, char **argv, char *error);
@@ -86,7 +86,7 @@ int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS
 	int option, err;
 
 	opterr = 0;
-	optind = 0; /* glibc: start afresh, tests parse many times */
+	optind = 0; /* makes glibc start afresh: tests parse many times in a process */
 	while ((option = getopt_long(argc, argv, ":fhV", long_options, NULL)) != -1) {
 		err = parse_option(&o, &seen, option, argv, error);
 		if (err)
@@ -117,8 +117,8 @@ bool options_valid_ifname(const char *name)
 	if (len == 0 || len >= IFNAMSIZ || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return false;
 	/*
-	 * '%' would make the kernel choose a number, and the control socket would not follow; ':' is for
-	 * alias labels.
+	 * The kernel takes '%d' for a number of its own choice, which the name of the control socket would
+	 * not follow, and keeps ':' for alias labels.
 	 */
 	for (const char *c = name; *c; c++)
 		if (*c <= ' ' || *c > '~' || *c == '/' || *c == '%' || *c == ':')
@@ -157,8 +157,8 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 		return fail(error, "%.64s needs a value; see sluice --help", argv[optind - 1]);
 	case '?':
 		/*
-		 * Only a long option that exists, and got a value it does not take, leaves its code with its
-		 * word.
+		 * getopt_long() sets optopt for a long option only if it exists and was given a value that it
+		 * does not take.
 		 */
 		if (optopt && strncmp(argv[optind - 1], "--", 2) == 0)
 			return fail(error, "%.64s: this option takes no value; see sluice --help",
@@ -300,7 +300,10 @@ static int parse_aead(const struct aead_backend **out, const char *name, char *e
 	return -EINVAL;
 }
 
-/* What wireguard-go reads: so that a unit file written for it keeps its meaning. --log goes before it. */
+/*
+ * The level by the environment, in the words that wireguard-go takes, so that a unit file written for it
+ * keeps its meaning. --log takes precedence.
+ */
 static const char *environment_log(void)
 {
 	const char *level = getenv("LOG_LEVEL");

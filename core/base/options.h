@@ -28,19 +28,20 @@ struct options {
 	enum options_command command;
 	char ifname[IFNAMSIZ];
 	bool foreground;
-	/* OPTIONS_STATS */
+	/* of OPTIONS_STATS */
 	bool json, watch;
 	unsigned interval_ms; /* 0: not given */
+	/* of OPTIONS_RUN; log also of OPTIONS_LOG, where "" asks for the levels in force */
 	unsigned tun_threads;
 	uint32_t mtu;
 	const struct aead_backend *aead; /* NULL: measure and choose */
 	enum log_format log_format;
-	const char *log; /* valid directives; of argv or static */
+	const char *log; /* valid directives; a string of argv, or a static one */
 };
 
 /*
- * Reads argv and the environment (WG_PROCESS_FOREGROUND, LOG_LEVEL, SLUICE_CPU). -EINVAL with one line in error, without
- * the program's name, that says what is wrong and what would be right.
+ * Reads argv and the environment (WG_PROCESS_FOREGROUND, LOG_LEVEL, SLUICE_CPU). On -EINVAL, error holds one
+ * line, without the program's name, that says what is wrong and what would be right.
  */
 int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS_ERROR_BYTES]) MUST_CHECK;
 /* What --help prints. */

@@ -6,18 +6,18 @@
 #include "core/base/array.h"
 #include "crypto/secret.h"
 
-/* What one visit to the state thread works on. */
+/* What a function needs that visits the device, which it does on the state thread. */
 struct visit {
 	struct config_set *set;
 	const struct noise_identity *identity; /* of the private key in the request; NULL: there is none */
-	bool source_changed;                   /* port or mark: pinned sources may be wrong now */
+	bool source_changed;                   /* port or mark did, so pinned sources may be wrong now */
 	uint16_t listen_port;
 	uint32_t fwmark;
-	bool start; /* sockets came while the interface is up: the device goes up */
+	bool start; /* the device starts: the first sockets came while the interface is up */
 	int err;
 };
 
-/* What a listing needs room for. */
+/* How much a listing needs room for. */
 struct counts {
 	uint32_t peers, prefixes;
 };
@@ -27,8 +27,9 @@ static int compare_sections(const void *a, const void *b, void *arg);
 static void visit_check(struct device *dev, void *arg);
 static uint64_t prefixes_after(struct device *dev, const struct config_set *set, uint64_t limit);
 static bool count_prefix(void *arg, const struct ip_prefix *prefix);
-static int make_memory(struct config_set *set);
+static int allocate(struct config_set *set);
 static int prepare_sockets(struct config *c, const struct config_set *set, struct udp_sockets **opened);
+static void commit(struct config *c, struct visit *visit, struct udp_sockets *opened);
 static void visit_apply(struct device *dev, void *arg);
 static void apply_peer(struct device *dev, struct config_set *set, struct config_peer *section);
 static void apply_prefixes(
@@ -138,33 +139,13 @@ int config_apply(struct config *c, struct config_set *set)
 	err = visit.err;
 	if (err)
 		goto out;
-	err = make_memory(set);
+	err = allocate(set);
 	if (err)
 		goto out;
 	err = prepare_sockets(c, set, &opened);
 	if (err)
 		goto out;
-
-	/* Nothing below fails. */
-	if (opened) {
-		c->target->set_sockets(c->target->ctx, opened);
-		udp_sockets_put(c->sockets);
-		visit.start = !c->sockets;
-		c->sockets = opened;
-	}
-	if (set->has_fwmark && set->fwmark != c->fwmark) {
-		c->fwmark = set->fwmark;
-		visit.source_changed = true;
-	}
-	if (set->has_listen_port && set->listen_port != c->listen_port) {
-		c->listen_port = set->listen_port;
-		visit.source_changed = true;
-	}
-	if (c->sockets)
-		c->listen_port = c->sockets->port;
-	visit.listen_port = c->listen_port;
-	visit.fwmark = c->fwmark;
-	c->target->call(c->target->ctx, visit_apply, &visit);
+	commit(c, &visit, opened);
 out:
 	secret_free(identity, sizeof(*identity));
 	return err;
@@ -228,7 +209,7 @@ void config_link_down(struct config *c)
 	c->sockets = NULL;
 }
 
-/* Sorting finds the sections that share a key, also among many thousand. */
+/* By sorting, so that even a hundred thousand sections take little time. */
 static int find_first_of_key(struct config_set *set)
 {
 	uint32_t *order;
@@ -253,7 +234,7 @@ static int find_first_of_key(struct config_set *set)
 	return 0;
 }
 
-/* By key, then by place in the request. */
+/* Orders indices of sections by key, and those of one key by their place in the request. */
 static int compare_sections(const void *a, const void *b, void *arg)
 {
 	const struct config_set *set = arg;
@@ -264,8 +245,8 @@ static int compare_sections(const void *a, const void *b, void *arg)
 }
 
 /*
- * Plays the request through without touching anything: which sections make a peer, and whether any moment of
- * it would exceed a limit. State thread.
+ * Changes nothing: goes through the request to find out which sections add a peer, and whether a limit would
+ * be exceeded at any point of it. State thread.
  */
 static void visit_check(struct device *dev, void *arg)
 {
@@ -274,7 +255,7 @@ static void visit_check(struct device *dev, void *arg)
 	const struct noise_identity *identity = visit->identity ? visit->identity : &dev->identity;
 	unsigned nr_peers = set->replace_peers ? 0 : dev->nr_peers;
 
-	/* The peer that the new private key makes our own goes first. */
+	/* A peer that has our own public key now is removed before the sections are applied. */
 	if (!set->replace_peers && identity->has && device_find_peer(dev, identity->public_key))
 		nr_peers--;
 
@@ -303,8 +284,8 @@ static void visit_check(struct device *dev, void *arg)
 }
 
 /*
- * At most how many prefixes there are afterwards: prefixes that only move, or are given twice, count as new.
- * What the request takes away is looked up only where the plain sum exceeds the limit.
+ * An upper bound of how many prefixes there will be: one that only moves, or that is named twice, counts as
+ * new. What the request removes is looked up, which takes time, only if the sum exceeds the limit without it.
  */
 static uint64_t prefixes_after(struct device *dev, const struct config_set *set, uint64_t limit)
 {
@@ -335,7 +316,7 @@ static bool count_prefix(void *arg, const struct ip_prefix *prefix)
 	return true;
 }
 
-static int make_memory(struct config_set *set)
+static int allocate(struct config_set *set)
 {
 	for (uint32_t i = 0; i < set->nr_peers; i++) {
 		struct config_peer *section = &set->peers[i];
@@ -362,8 +343,9 @@ static int make_memory(struct config_set *set)
 }
 
 /*
- * New sockets when the port changes, or when there are none although the interface is up; a new mark on the
- * old ones otherwise. This is the last step that can fail, so there is nothing to take back.
+ * Opens new sockets when the port changes, or when there are none although the interface is up; otherwise
+ * sets the mark of those that there are. It comes last of all that can fail, so nothing ever has to be
+ * undone.
  */
 static int prepare_sockets(struct config *c, const struct config_set *set, struct udp_sockets **opened)
 {
@@ -377,6 +359,32 @@ static int prepare_sockets(struct config *c, const struct config_set *set, struc
 	if (c->sockets || set->has_listen_port || set->has_fwmark)
 		return c->target->open_sockets(opened, port, fwmark);
 	return 0;
+}
+
+/* Makes the request take effect. opened: new sockets, or NULL. Cannot fail. */
+static void commit(struct config *c, struct visit *visit, struct udp_sockets *opened)
+{
+	const struct config_set *set = visit->set;
+
+	if (opened) {
+		c->target->set_sockets(c->target->ctx, opened);
+		udp_sockets_put(c->sockets);
+		visit->start = !c->sockets;
+		c->sockets = opened;
+	}
+	if (set->has_fwmark && set->fwmark != c->fwmark) {
+		c->fwmark = set->fwmark;
+		visit->source_changed = true;
+	}
+	if (set->has_listen_port && set->listen_port != c->listen_port) {
+		c->listen_port = set->listen_port;
+		visit->source_changed = true;
+	}
+	if (c->sockets)
+		c->listen_port = c->sockets->port;
+	visit->listen_port = c->listen_port;
+	visit->fwmark = c->fwmark;
+	c->target->call(c->target->ctx, visit_apply, visit);
 }
 
 /* State thread. */
@@ -393,7 +401,7 @@ static void visit_apply(struct device *dev, void *arg)
 		while (!cds_list_empty(&dev->peers))
 			device_remove_peer(dev, cds_list_first_entry(&dev->peers, struct peer, link));
 	}
-	/* After that, so that no peer which goes anyway is asked for a handshake under the new key. */
+	/* After the removal, because a new key begins a handshake with every peer that is left. */
 	if (set->has_private_key)
 		device_set_private_key(dev, set->private_key);
 	for (uint32_t i = 0; i < set->nr_peers; i++)
@@ -427,7 +435,7 @@ static void apply_peer(struct device *dev, struct config_set *set, struct config
 	if (section->has_endpoint)
 		device_set_endpoint(dev, peer, &section->endpoint);
 	apply_prefixes(dev, set, section, peer);
-	/* Last, since it sends a keepalive when it is turned on. */
+	/* Last, because turning it on sends a keepalive, which needs the endpoint. */
 	if (section->has_persistent_keepalive)
 		device_set_persistent_keepalive(dev, peer, section->persistent_keepalive_s);
 }
@@ -447,7 +455,7 @@ static void apply_prefixes(
 	}
 }
 
-/* A source address pinned under another port or mark may be one that cannot be used any more. */
+/* A source address that was pinned under another port or mark may not be usable any more. */
 static void forget_sources(struct device *dev)
 {
 	struct cds_list_head *link;
@@ -456,7 +464,7 @@ static void forget_sources(struct device *dev)
 	{
 		struct peer *peer = cds_list_entry(link, struct peer, link);
 
-		/* Else a move that waits there would bring its source along later. */
+		/* An endpoint that is waiting to be taken over would bring its source along later. */
 		peer_take_roamed(peer);
 		struct endpoint endpoint = peer->endpoint;
 

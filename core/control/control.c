@@ -212,8 +212,8 @@ static void signal_ready(void *arg, struct event_source *source)
 }
 
 /*
- * Deleting the interface asks for the end, and any other failure is one. The error number does not tell which, since
- * kernels differ in it; the device itself does.
+ * Deleting the interface asks for the end, and any other failure is one. The error number does not tell
+ * which, since kernels differ in it; the device itself does.
  */
 static void tun_failed_ready(void *arg, struct event_source *source)
 {

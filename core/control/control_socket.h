@@ -1,6 +1,6 @@
 /*
- * The name of an interface, claimed against other daemons, and the listening socket in the file system that stands for
- * it. Control thread.
+ * The name of an interface, claimed against other daemons, and the listening socket in the file system that
+ * stands for it. Control thread.
  */
 #pragma once
 
@@ -18,9 +18,9 @@ struct control_socket {
 };
 
 /*
- * Makes the directory if there is none, removes a socket file that nobody answers, and keeps other starts out until
- * the socket listens. -EADDRINUSE when a daemon answers there, -EWOULDBLOCK when another start holds the lock for ten
- * seconds, other -errno.
+ * Makes the directory if there is none, removes a socket file that nobody answers, and keeps other starts out
+ * until the socket listens. -EADDRINUSE when a daemon answers there, -EWOULDBLOCK when another start holds
+ * the lock for ten seconds, other -errno.
  */
 int control_socket_claim(struct control_socket *s, const char *ifname) MUST_CHECK;
 /* Creates the socket, for its owner only, and listens. -errno. */

@@ -14,7 +14,10 @@
 #include "core/base/log.h"
 
 #define RECEIVE_BYTES 32768
-/* Answers of "no such interface" in a row, from where the device says it is, until we give up: it may be moving. */
+/*
+ * Answers of "no such interface" in a row, from where the device says it is, until we give up: it may be
+ * moving.
+ */
 #define MISSES_MAX 8
 /* In place of the number of a namespace: the one that we are in. */
 #define NSID_HERE (-1)
@@ -141,7 +144,9 @@ static void handle_error(struct link_monitor *l, int err)
 	if (err == ENODEV) {
 		l->lost = true;
 	} else if (err == EINVAL && l->nsid != NSID_HERE) {
-		/* The namespace has lost its number, so it is coming to its end, and the interface with it. */
+		/*
+		 * The namespace has lost its number, so it is coming to its end, and the interface with it.
+		 */
 		set_up(l, false);
 	} else if (err == EACCES || err == EPERM) {
 		l->unknown = true;

@@ -1,11 +1,11 @@
 /*
- * Watches our interface over route netlink: up and down, MTU, deletion, and being moved to another network namespace.
- * Writing to a TUN device that is down fails in ways that differ by kernel, so this, and not the data path, is where up
- * and down are learnt. Control thread.
+ * Watches our interface over route netlink: up and down, MTU, deletion, and being moved to another network
+ * namespace. Writing to a TUN device that is down fails in ways that differ by kernel, so this, and not the
+ * data path, is where up and down are learnt. Control thread.
  *
- * Nothing here belongs to the namespace that the interface was moved to, or a container could never end while we watch.
- * The one socket stays in the namespace of the start. It is told of changes there; of an interface elsewhere it asks,
- * every LINK_POLL_NS, by the number under which its own namespace knows the other one.
+ * Nothing here belongs to the namespace that the interface was moved to, or a container could never end while
+ * we watch. The one socket stays in the namespace of the start. It is told of changes there; of an interface
+ * elsewhere it asks, every LINK_POLL_NS, by the number under which its own namespace knows the other one.
  */
 #pragma once
 
@@ -17,8 +17,8 @@
 struct link_monitor;
 
 /*
- * Called from link_dispatch() and link_tick(), on changes only; the first report counts from down and from the mtu
- * given to link_open().
+ * Called from link_dispatch() and link_tick(), on changes only; the first report counts from down and from
+ * the mtu given to link_open().
  */
 struct link_events {
 	void (*up)(void *arg);
@@ -28,8 +28,8 @@ struct link_events {
 };
 
 /*
- * tun, events and arg outlive the monitor. -ENOMEM and what socket(2) gives. The first state comes with the first
- * link_dispatch().
+ * tun, events and arg outlive the monitor. -ENOMEM and what socket(2) gives. The first state comes with the
+ * first link_dispatch().
  */
 int link_open(struct link_monitor **out, const struct tun_device *tun, uint32_t mtu,
 	const struct link_events *events, void *arg) MUST_CHECK;

@@ -25,8 +25,8 @@ enum operation {
 struct uapi_session {
 	const struct uapi_backend *backend;
 	enum operation operation;
-	int err; /* the first error of the request; its rest is read and ignored */
-	bool broken;
+	int err;     /* the first error of the request, whose rest is read and ignored */
+	bool broken; /* uapi_session_broken() */
 	uint64_t request_bytes;
 	struct config_set set;
 	struct config_snapshot snapshot; /* while a get is answered */
@@ -86,7 +86,7 @@ static int parse_true(const char *value, size_t len);
 static int parse_prefix(struct ip_prefix *out, const char *value, size_t len);
 static bool equals(const char *text, size_t len, const char *word);
 
-/* Before the first public_key of a set, and after it. */
+/* The keys of a set are these up to its first public_key, and those of a peer from there on. */
 static const struct key device_keys[] = {
 	{"private_key", parse_private_key},
 	{"listen_port", parse_listen_port},
@@ -174,7 +174,7 @@ bool uapi_session_in_request(const struct uapi_session *s)
 	return s->operation != OPERATION_NONE || s->in_len > 0;
 }
 
-/* Takes complete lines off the input until an answer waits, then moves what is left to the front. */
+/* Takes complete lines from the input until an answer waits, then moves what is left to the front. */
 static void run(struct uapi_session *s)
 {
 	size_t used = 0;
@@ -215,7 +215,7 @@ static void take_line(struct uapi_session *s, const char *text, size_t len)
 		if (s->operation != OPERATION_NONE)
 			end_request(s);
 		else
-			s->request_bytes = 0; /* an empty line too many */
+			s->request_bytes = 0; /* an empty line between requests is no request */
 		return;
 	}
 	if (s->err)
@@ -281,7 +281,7 @@ static int body_line(struct uapi_session *s, const struct line *line)
 				strerror(-err));
 		return err;
 	}
-	/* Its name could be a key pasted into the wrong place: not logged. */
+	/* The name is not logged: it may be a private key that was pasted into the wrong place. */
 	log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: unknown key in the section of %s",
 		s->set.nr_peers ? "a peer" : "the interface");
 	return -EINVAL;
@@ -327,7 +327,7 @@ static void break_session(struct uapi_session *s, int err)
 	answer_status(s, err);
 }
 
-/* The last lines of an answer. An answer that failed for want of memory shrinks to them. */
+/* Adds the last lines of an answer. They are all of an answer for which there was no memory. */
 static void answer_status(struct uapi_session *s, int err)
 {
 	if (s->answer.failed) {
@@ -339,7 +339,8 @@ static void answer_status(struct uapi_session *s, int err)
 		s->answer.failed = false;
 		uapi_text_add(&s->answer, "errno=%d\n\n", -ENOMEM);
 	}
-	assert(!s->answer.failed); /* the first capacity is enough for a status, and is never given up */
+	/* The text never has less than its first capacity, which is enough for these lines. */
+	assert(!s->answer.failed);
 }
 
 static int run_get(struct uapi_session *s)
@@ -454,8 +455,8 @@ static bool text_reserve(struct uapi_text *text, size_t more)
 }
 
 /*
- * A listing of ten thousand peers must not stay allocated while its client idles. Only when there is no memory for a
- * smaller text, it does.
+ * A listing of ten thousand peers must not stay allocated while its client idles. Only when there is no
+ * memory for a smaller text, it does.
  */
 static void text_shrink(struct uapi_text *text)
 {
@@ -603,13 +604,13 @@ static int parse_protocol_version(struct config_set *set, const char *value, siz
 	return equals(value, len, "1") ? 0 : -EINVAL;
 }
 
-/* The peer that the lines now speak of. */
+/* That of the latest public_key, which the lines are about. */
 static struct config_peer *section(struct config_set *set)
 {
 	return &set->peers[set->nr_peers - 1];
 }
 
-/* Exactly 64 hexadecimal digits, in time that does not depend on which. */
+/* Exactly 64 hexadecimal digits. The time it takes depends on none of them. */
 static int parse_hex_key(uint8_t key[NOISE_KEY_BYTES], const char *value, size_t len)
 {
 	uint8_t parsed[NOISE_KEY_BYTES];
@@ -629,7 +630,10 @@ static int parse_hex_key(uint8_t key[NOISE_KEY_BYTES], const char *value, size_t
 	return bad < 0 ? -EINVAL : 0;
 }
 
-/* 0..15, or -1. No table and no branch: the digits are secret. */
+/*
+ * 0..15, or -1. Without a table and without a branch, whose timing would tell of the digits, which are
+ * secret.
+ */
 static int hex_digit(char c)
 {
 	int x = (unsigned char)c;
@@ -646,7 +650,7 @@ static int parse_true(const char *value, size_t len)
 	return equals(value, len, "true") ? 0 : -EINVAL;
 }
 
-/* ADDRESS/BITS. */
+/* ADDRESS/BITS. The host bits may be set. */
 static int parse_prefix(struct ip_prefix *out, const char *value, size_t len)
 {
 	const char *slash = memchr(value, '/', len);

@@ -25,8 +25,8 @@ struct uapi_server {
 	struct event_loop *loop;
 	const struct uapi_backend *backend;
 	struct event_source listener;
-	uint64_t
-		paused_ns; /* since when nobody is accepted, for want of a place or a descriptor; 0: not paused */
+	/* Since when no client is accepted, for want of a place or a descriptor; 0: it is not paused. */
+	uint64_t paused_ns;
 	unsigned nr_clients;
 	struct client clients[UAPI_SERVER_CLIENTS_MAX];
 };
@@ -91,7 +91,10 @@ void uapi_server_tick(struct uapi_server *s, uint64_t now_ns)
 		if (now_ns - client->moved_ns >= UAPI_SERVER_STALL_NS)
 			client_close(s, client);
 	}
-	/* The next client that waits finds out whether somebody can make room by now; if not, the pause goes on. */
+	/*
+	 * The next client that waits finds out whether somebody can make room by now; if not, the pause goes
+	 * on.
+	 */
 	if (s->paused_ns && now_ns - s->paused_ns >= UAPI_SERVER_TICK_NS)
 		resume_listener(s);
 }
@@ -198,8 +201,8 @@ static void client_ready(void *arg, struct event_source *source)
 }
 
 /*
- * Moves bytes both ways until the client makes us wait. Nothing is read while an answer waits, so that a client which
- * never reads costs one answer and no more. false: the client is gone or done.
+ * Moves bytes both ways until the client makes us wait. Nothing is read while an answer waits, so that a
+ * client which never reads costs one answer and no more. false: the client is gone or done.
  */
 static bool client_exchange(struct client *client)
 {

@@ -1,9 +1,10 @@
 /*
- * The clients of the control socket: accepts them, moves bytes between them and their sessions (uapi.h), and keeps any
- * of them, slow, silent or hostile, from holding up the others. Control thread.
+ * The clients of the control socket: accepts them, moves bytes between them and their sessions (uapi.h), and
+ * keeps any of them, slow, silent or hostile, from holding up the others. Control thread.
  *
- * There are places for so many clients; more wait in the backlog of the socket. With all places taken, the client that
- * has gone longest without an answer makes room. One that stalls in the middle of a request or of an answer is closed.
+ * There are places for so many clients; more wait in the backlog of the socket. With all places taken, the
+ * client that has gone longest without an answer makes room. One that stalls in the middle of a request or of
+ * an answer is closed.
  */
 #pragma once
 
@@ -21,8 +22,8 @@
 struct uapi_server;
 
 /*
- * Accepts clients of listen_fd, of which it makes a descriptor of its own. loop and backend outlive the server.
- * -ENOMEM, -EMFILE.
+ * Accepts clients of listen_fd, of which it makes a descriptor of its own. loop and backend outlive the
+ * server. -ENOMEM, -EMFILE.
  */
 int uapi_server_new(struct uapi_server **out, struct event_loop *loop, const struct uapi_backend *backend,
 	int listen_fd) MUST_CHECK;

@@ -305,7 +305,10 @@ Test(control, ends_when_its_interface_is_deleted)
 	cr_assert_neq(access(SOCKET, F_OK), 0);
 }
 
-/* From now on, also in what is executed, a read of so many bytes fails: those of a TUN queue alone ask for them. */
+/*
+ * From now on, also in what is executed, a read of so many bytes fails: those of a TUN queue alone ask for
+ * them.
+ */
 static void fail_tun_reads(int err)
 {
 	enum { TUN_READ_BYTES = 10 + 65535 + 1 };

@@ -1,4 +1,4 @@
-#include "core/threads/pipeline.h"
+#include "core/base/clock.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -7,8 +7,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "core/base/clock.h"
 
 #define SUSPENDED_S 1000000
 
@@ -49,7 +47,7 @@ static int compare_in_namespace(void)
 }
 
 /* Sessions grow old while the machine sleeps. */
-Test(pipeline, the_clock_of_sessions_counts_the_time_of_a_suspend)
+Test(clock, of_sessions_counts_the_time_of_a_suspend)
 {
 	int status;
 	const pid_t child = fork();
