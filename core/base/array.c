@@ -8,18 +8,17 @@
 #define FIRST_CAPACITY 16u
 
 struct allocator {
-	void *(*new)(unsigned nr, size_t item_bytes); /* zeroed */
+	void *(*alloc)(size_t bytes); /* zeroed */
 	void (*free)(void *items, unsigned nr, size_t item_bytes);
 };
 
 static int grow(const struct allocator *allocator, void *array, unsigned *capacity, unsigned wanted,
 	size_t item_bytes);
-static void *new_plain(unsigned nr, size_t item_bytes);
-static void *new_secret(unsigned nr, size_t item_bytes);
+static void *alloc_plain(size_t bytes);
 
 int array_grow(void *array, unsigned *capacity, unsigned wanted, size_t item_bytes)
 {
-	static const struct allocator plain = {new_plain, array_free};
+	static const struct allocator plain = {alloc_plain, array_free};
 
 	return grow(&plain, array, capacity, wanted, item_bytes);
 }
@@ -33,7 +32,7 @@ void array_free(void *items, unsigned capacity, size_t item_bytes)
 
 int array_grow_secret(void *array, unsigned *capacity, unsigned wanted, size_t item_bytes)
 {
-	static const struct allocator secret = {new_secret, array_free_secret};
+	static const struct allocator secret = {secret_alloc_large, array_free_secret};
 
 	return grow(&secret, array, capacity, wanted, item_bytes);
 }
@@ -47,6 +46,7 @@ static int grow(const struct allocator *allocator, void *array, unsigned *capaci
 	size_t item_bytes)
 {
 	void *items, *bigger;
+	size_t bytes;
 	unsigned room;
 
 	if (wanted <= *capacity)
@@ -54,7 +54,7 @@ static int grow(const struct allocator *allocator, void *array, unsigned *capaci
 	room = *capacity > UINT32_MAX / 2 ? wanted : MAX(2 * *capacity, FIRST_CAPACITY);
 	room = MAX(room, wanted);
 	/* By copying, not realloc(), which would leave the old bytes to the heap. */
-	bigger = allocator->new (room, item_bytes);
+	bigger = __builtin_mul_overflow(room, item_bytes, &bytes) ? NULL : allocator->alloc(bytes);
 	if (!bigger)
 		return -ENOMEM;
 	memcpy(&items, array, sizeof(items));
@@ -66,14 +66,7 @@ static int grow(const struct allocator *allocator, void *array, unsigned *capaci
 	return 0;
 }
 
-static void *new_plain(unsigned nr, size_t item_bytes)
+static void *alloc_plain(size_t bytes)
 {
-	return calloc(nr, item_bytes);
-}
-
-static void *new_secret(unsigned nr, size_t item_bytes)
-{
-	size_t bytes;
-
-	return __builtin_mul_overflow(nr, item_bytes, &bytes) ? NULL : secret_alloc_large(bytes);
+	return calloc(1, bytes);
 }
