@@ -12,18 +12,17 @@ static uint64_t read_pool_count(const void *pool);
 METRICS_DEFINE_ADD(metrics_add_park, struct park_counters, METRICS_PARK)
 METRICS_DEFINE_ADD(metrics_add_gso_queue, struct gso_queue_counters, METRICS_GSO_QUEUE)
 METRICS_DEFINE_ADD(metrics_add_tun_write, struct tun_write_counters, METRICS_TUN_WRITE)
-static METRICS_DEFINE_ADD(
-	add_queue_counters, struct channel_counters, METRICS_QUEUE) static METRICS_DEFINE_ADD(add_drops,
-	struct drops, METRICS_DROP_REASONS) static METRICS_DEFINE_ADD(add_tun_read, struct tun_read_counters,
-	METRICS_TUN_READ) static METRICS_DEFINE_ADD(add_udp_tx, struct udp_tx_counters,
-	METRICS_UDP_TX_SOCKET) static METRICS_DEFINE_ADD(add_udp_rx, struct udp_rx_counters,
-	METRICS_UDP_RX_SOCKET_COUNTERS) static METRICS_DEFINE_ADD_SOME(add_udp_tx_drops,
-	struct udp_tx_counters, METRICS_UDP_TX_DROPS) static METRICS_DEFINE_ADD_SOME(add_udp_rx_drops,
-	struct udp_rx_counters, METRICS_UDP_RX_DROPS) static METRICS_DEFINE_ADD_SOME(add_tun_read_drops,
-	struct tun_read_counters, METRICS_TUN_READ_DROPS)
+static METRICS_DEFINE_ADD(add_queue_counters, struct channel_counters, METRICS_QUEUE)
+static METRICS_DEFINE_ADD(add_drops, struct drops, METRICS_DROP_REASONS)
+static METRICS_DEFINE_ADD(add_tun_read, struct tun_read_counters, METRICS_TUN_READ)
+static METRICS_DEFINE_ADD(add_udp_tx, struct udp_tx_counters, METRICS_UDP_TX_SOCKET)
+static METRICS_DEFINE_ADD(add_udp_rx, struct udp_rx_counters, METRICS_UDP_RX_SOCKET_COUNTERS)
+static METRICS_DEFINE_ADD_SOME(add_udp_tx_drops, struct udp_tx_counters, METRICS_UDP_TX_DROPS)
+static METRICS_DEFINE_ADD_SOME(add_udp_rx_drops, struct udp_rx_counters, METRICS_UDP_RX_DROPS)
+static METRICS_DEFINE_ADD_SOME(add_tun_read_drops, struct tun_read_counters, METRICS_TUN_READ_DROPS)
 
-	void metrics_add_queue(
-		struct metrics *m, enum metrics_group group, unsigned index, const struct channel *queue)
+void metrics_add_queue(
+	struct metrics *m, enum metrics_group group, unsigned index, const struct channel *queue)
 {
 	add_queue_counters(m, group, index, &queue->counters);
 	metrics_add_read(m, group, index, METRIC_QUEUE_LEN, read_channel_len, queue);

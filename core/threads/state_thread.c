@@ -404,14 +404,13 @@ static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
 		queue->ops->send(queue, &frame));
 }
 
-static METRICS_DEFINE_ADD(
-	add_counters, struct state_counters, METRICS_STATE_COUNTERS) static METRICS_DEFINE_ADD(add_egress,
-	struct egress_counters, METRICS_EGRESS_COUNTERS) static METRICS_DEFINE_ADD(add_device,
-	struct device_counters, METRICS_DEVICE) static METRICS_DEFINE_ADD_SOME(add_handshake_queue,
-	struct channel_counters, METRICS_HANDSHAKE_QUEUE) static METRICS_DEFINE_ADD_SOME(add_note_queue,
-	struct channel_counters, METRICS_NOTE_QUEUE)
+static METRICS_DEFINE_ADD(add_counters, struct state_counters, METRICS_STATE_COUNTERS)
+static METRICS_DEFINE_ADD(add_egress, struct egress_counters, METRICS_EGRESS_COUNTERS)
+static METRICS_DEFINE_ADD(add_device, struct device_counters, METRICS_DEVICE)
+static METRICS_DEFINE_ADD_SOME(add_handshake_queue, struct channel_counters, METRICS_HANDSHAKE_QUEUE)
+static METRICS_DEFINE_ADD_SOME(add_note_queue, struct channel_counters, METRICS_NOTE_QUEUE)
 
-	void state_thread_register(const struct state_thread *t, struct metrics *m)
+void state_thread_register(const struct state_thread *t, struct metrics *m)
 {
 	const enum metrics_group group = METRICS_GROUP_STATE;
 

@@ -165,7 +165,7 @@ static void submit(struct tun_rx_thread *t, struct train *train, bool more)
 
 static METRICS_DEFINE_ADD(add_counters, struct tun_rx_counters, METRICS_TUN_RX_COUNTERS)
 
-	void tun_rx_thread_register(const struct tun_rx_thread *t, struct metrics *m)
+void tun_rx_thread_register(const struct tun_rx_thread *t, struct metrics *m)
 {
 	const enum metrics_group group = METRICS_GROUP_TUN_RX;
 	const unsigned number = t->config.number;

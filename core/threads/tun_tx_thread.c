@@ -148,11 +148,10 @@ static uint64_t drain(void *arg)
 	return PARK_FOREVER;
 }
 
-static METRICS_DEFINE_ADD(
-	add_counters, struct tun_tx_counters, METRICS_TUN_TX_COUNTERS) static METRICS_DEFINE_ADD(add_ingress,
-	struct ingress_counters, METRICS_INGRESS_COUNTERS)
+static METRICS_DEFINE_ADD(add_counters, struct tun_tx_counters, METRICS_TUN_TX_COUNTERS)
+static METRICS_DEFINE_ADD(add_ingress, struct ingress_counters, METRICS_INGRESS_COUNTERS)
 
-	void tun_tx_thread_register(const struct tun_tx_thread *t, struct metrics *m)
+void tun_tx_thread_register(const struct tun_tx_thread *t, struct metrics *m)
 {
 	const enum metrics_group group = METRICS_GROUP_TUN_TX;
 

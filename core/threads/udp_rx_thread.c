@@ -266,11 +266,10 @@ static bool socket_half_full(int fd)
 	return info[SK_MEMINFO_RMEM_ALLOC] > info[SK_MEMINFO_RCVBUF] / 2;
 }
 
-static METRICS_DEFINE_ADD(add_counters, struct udp_rx_thread_counters,
-	METRICS_UDP_RX_COUNTERS) static METRICS_DEFINE_ADD(add_dispatch, struct dispatch_counters,
-	METRICS_DISPATCH)
+static METRICS_DEFINE_ADD(add_counters, struct udp_rx_thread_counters, METRICS_UDP_RX_COUNTERS)
+static METRICS_DEFINE_ADD(add_dispatch, struct dispatch_counters, METRICS_DISPATCH)
 
-	void udp_rx_thread_register(const struct udp_rx_thread *t, struct metrics *m)
+void udp_rx_thread_register(const struct udp_rx_thread *t, struct metrics *m)
 {
 	const enum metrics_group group = METRICS_GROUP_UDP_RX;
 

@@ -204,7 +204,7 @@ static void send_from(int cpu, struct udp_tx_thread *t, struct udp_batch **batch
 
 static METRICS_DEFINE_ADD(add_counters, struct udp_tx_thread_counters, METRICS_UDP_TX_COUNTERS)
 
-	void udp_tx_thread_register(const struct udp_tx_thread *t, struct metrics *m)
+void udp_tx_thread_register(const struct udp_tx_thread *t, struct metrics *m)
 {
 	const enum metrics_group group = METRICS_GROUP_UDP_TX;
 
