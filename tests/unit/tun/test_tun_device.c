@@ -534,6 +534,39 @@ Test(tun_device, flow_stays_on_its_queue_wherever_its_replies_are_written)
 	tun_device_close(dev);
 }
 
+/*
+ * What an attacker could find out about one device is worth nothing about the next: flows that all met on one
+ * queue are spread over all queues there.
+ */
+Test(tun_device, flows_aimed_at_one_queue_of_one_device_spread_on_the_next)
+{
+	unsigned nr[4] = {0}, nr_aimed = 0;
+	uint16_t aimed[200];
+	int fd;
+
+	open_configured(4);
+	if (!tun_device_steering(dev))
+		cr_skip_test("this process may not load a steering program");
+	fd = udp_socket(LOCAL, 1000);
+	for (uint16_t port = 2000; nr_aimed < ARRAY_LEN(aimed); port++) {
+		cr_assert_lt(port, 5000, "queue 0 has %u of 3000 flows", nr_aimed);
+		if (!queue_of_flow(fd, port))
+			aimed[nr_aimed++] = port;
+	}
+	close(fd);
+	tun_device_close(dev);
+
+	cr_assert_eq(tun_device_open(&dev, "sl%d", 4, 0), 0);
+	configure();
+	fd = udp_socket(LOCAL, 1000);
+	for (unsigned i = 0; i < nr_aimed; i++)
+		nr[queue_of_flow(fd, aimed[i])]++;
+	for (unsigned q = 0; q < 4; q++)
+		cr_assert(nr[q] >= 20, "queue %u has %u of 200 flows", q, nr[q]);
+	close(fd);
+	tun_device_close(dev);
+}
+
 /* From linux/ipv6.h, which cannot be included beside netinet/in.h. */
 struct in6_ifreq_ {
 	struct in6_addr address;
