@@ -40,12 +40,14 @@ struct tun_queue_ops {
 	/*
 	 * Reader thread. Appends packets to the train until nothing is left to read or the train is full
 	 * (fewer than TRAIN_READ_ROOM bytes or no packet slot left). Returns how many were added: 0 means
-	 * nothing to read now. -EBADFD or -ENODEV when the device is gone, other -errno otherwise. Malformed
-	 * packets are counted and skipped.
+	 * nothing to read now; recv_wait() is to be called next. An error that may pass is counted and ends
+	 * the call as if there were no more to read. -EBADFD, -ENODEV or other -errno: no read can succeed
+	 * any more. Malformed packets are counted and skipped.
 	 */
 	int (*recv_many)(struct tun_queue *queue, struct train *train);
 	/*
-	 * Reader thread. Sleeps until readable or stop(). 0, or -ECANCELED when stopped, or -errno.
+	 * Reader thread. Sleeps until readable or stop(); longer, up to 64 ms, while reads fail. 0, or
+	 * -ECANCELED when stopped, or -errno: the device is gone.
 	 */
 	int (*recv_wait)(struct tun_queue *queue);
 	/* Writer thread. Is there room for a frame now? Returns false only if send() would return -EAGAIN. */
@@ -53,7 +55,7 @@ struct tun_queue_ops {
 	/*
 	 * Writer thread. Writes one frame whole, or nothing. 0, -EAGAIN (no room), -ENETDOWN (interface is
 	 * down; what kernels report as EIO or EINVAL for that is mapped where it can be told), -EOPNOTSUPP
-	 * (this kernel rejects this offload: the caller re-sends in pieces), other -errno. The frame stays
+	 * (the kernel refuses this super-packet: the caller re-sends in pieces), other -errno. The frame stays
 	 * the caller's.
 	 */
 	int (*send)(struct tun_queue *queue, struct tun_frame *frame);
@@ -65,17 +67,19 @@ struct tun_queue_ops {
 struct tun_read_counters {
 	counter_t reads, packets, bytes;
 	counter_t malformed; /* no IP packet, skipped */
+	counter_t errors;    /* reads that failed and were tried again */
 };
 
 /* By the writer. */
 struct tun_write_counters {
 	counter_t writes, bytes, errors;
+	counter_t fallbacks; /* super-packets that the kernel refused and that went in pieces */
 };
 
 struct tun_queue {
 	const struct tun_queue_ops *ops;
 	unsigned index;
-	_Atomic unsigned offloads; /* TUN_CAN_*; the writer clears a bit that the kernel rejects */
+	_Atomic unsigned offloads; /* TUN_CAN_*; the writer clears a bit while the kernel refuses that kind */
 	/* Each on a line of its own. */
 	CACHE_ALIGNED struct tun_read_counters read;
 	CACHE_ALIGNED struct tun_write_counters written;

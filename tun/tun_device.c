@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tun/steering.h"
@@ -28,12 +29,40 @@
  */
 #define TX_QUEUE_LEN 2048
 
+/*
+ * A read that fails with what may pass is tried again after 1, 2, 4, ... 64 ms. The kernel's queue holds what
+ * comes meanwhile.
+ */
+#define READ_PAUSE_LOG2_MAX 6u
+
+/*
+ * The kernel says EINVAL both to a kind of super-packet that it does not know and to a single bad frame. Once it
+ * has taken a frame of a kind it knows that kind, and every later refusal is that frame's own. Until then, this
+ * many refusals in a row mean that it does not; it is asked again by one frame every OFFLOAD_RETRY_NS. Refused
+ * frames are not lost: the caller sends them in pieces.
+ */
+#define REFUSALS_TO_BELIEVE 3
+#define OFFLOAD_RETRY_NS (10 * NS_PER_SEC)
+
+/* TCP or UDP super-packets, on one queue. */
+struct offload_record {
+	bool taken;          /* by the kernel, at least once */
+	unsigned nr_refused; /* as long as none is taken */
+};
+
 struct device_queue {
 	struct tun_queue queue;
 	int fd;
 	int stop_fd;
 	int control; /* the device's */
 	char name[IFNAMSIZ];
+	const struct tun_device_sys *sys;
+	unsigned negotiated; /* TUN_CAN_* */
+	/* the reader's */
+	unsigned read_failures; /* since the last read that worked */
+	/* the writer's */
+	struct offload_record tso, uso;
+	uint64_t retry_ns; /* when to set again what was cleared in queue.offloads; 0: nothing was */
 };
 
 struct tun_device {
@@ -52,13 +81,25 @@ static int attach(int fd, char name[IFNAMSIZ], bool first);
 static unsigned negotiate(int fd);
 static int configure(struct tun_device *dev, uint32_t mtu);
 static int recv_many(struct tun_queue *queue, struct train *train);
+static bool is_final(int err);
 static int append(struct tun_queue *queue, struct train *train, uint32_t offset, ssize_t len);
 static int recv_wait(struct tun_queue *queue);
+static int wait_for(struct pollfd *fds, unsigned nr, int timeout_ms);
 static bool send_ready(struct tun_queue *queue);
 static int send_frame(struct tun_queue *queue, struct tun_frame *frame);
+static struct offload_record *record_of(struct device_queue *q, const struct tun_frame *frame);
+static void retry_offloads(struct device_queue *q);
 static int write_error(struct device_queue *q, const struct tun_frame *frame, int err);
+static void note_refusal(struct device_queue *q, const struct tun_frame *frame);
 static bool is_down(const struct device_queue *q);
 static void stop(struct tun_queue *queue);
+static uint64_t coarse_now_ns(void);
+
+const struct tun_device_sys tun_device_sys_kernel = {
+	.read = read,
+	.writev = writev,
+	.now_ns = coarse_now_ns,
+};
 
 static const struct tun_queue_ops ops = {
 	.recv_many = recv_many,
@@ -169,6 +210,12 @@ bool tun_device_steering(const struct tun_device *dev)
 	return dev->steering;
 }
 
+void tun_device_replace_sys(struct tun_device *dev, const struct tun_device_sys *sys)
+{
+	for (unsigned i = 0; i < dev->nr; i++)
+		dev->queues[i].sys = sys;
+}
+
 /* The kernel would take an empty name for "tun%d", and cut a long one. */
 static int check_name(const char *name)
 {
@@ -183,19 +230,18 @@ static int open_queues(struct tun_device *dev, const char *name)
 	memcpy(dev->name, name, strlen(name) + 1);
 	for (unsigned i = 0; i < dev->nr; i++) {
 		struct device_queue *q = &dev->queues[i];
-		unsigned offloads;
 		int err;
 
 		err = open_queue(q, dev->name, i == 0);
 		if (err)
 			return err;
 		/* Offloads are the device's, not the queue's. */
-		offloads = i ? atomic_load_explicit(&dev->queues[0].queue.offloads, memory_order_relaxed)
-			     : negotiate(q->fd);
-		atomic_init(&q->queue.offloads, offloads);
+		q->negotiated = i ? dev->queues[0].negotiated : negotiate(q->fd);
+		atomic_init(&q->queue.offloads, q->negotiated);
 		q->queue.ops = &ops;
 		q->queue.index = i;
 		q->control = dev->control;
+		q->sys = &tun_device_sys_kernel;
 	}
 	for (unsigned i = 0; i < dev->nr; i++)
 		memcpy(dev->queues[i].name, dev->name, sizeof(dev->name));
@@ -274,20 +320,39 @@ static int recv_many(struct tun_queue *queue, struct train *train)
 		/* The vnet header lies just before the packet, which starts on a multiple of 16. */
 		const uint32_t offset = ALIGN_UP(train->used + (uint32_t)sizeof(struct virtio_net_hdr), 16u);
 		const uint32_t start = offset - (uint32_t)sizeof(struct virtio_net_hdr);
-		const ssize_t len =
-			read(q->fd, train->data + start, sizeof(struct virtio_net_hdr) + IP_BYTES_MAX + 1);
+		const ssize_t len = q->sys->read(
+			q->fd, train->data + start, sizeof(struct virtio_net_hdr) + IP_BYTES_MAX + 1);
 
 		counter_add(&queue->read.reads, 1);
 		if (len >= 0) {
+			q->read_failures = 0;
 			added += append(queue, train, offset, len);
 			continue;
 		}
 		if (errno == EINTR)
 			continue;
-		/* An error must not take away what has been read: it will be back at the next call. */
-		return errno == EAGAIN || added ? added : -errno;
+		if (errno == EAGAIN) {
+			q->read_failures = 0;
+			break;
+		}
+		if (is_final(errno))
+			/* This must not take away what has been read: it will be back at the next call. */
+			return added ? added : -errno;
+		/* recv_wait() comes next, and sleeps before it looks again. */
+		counter_add(&queue->read.errors, 1);
+		q->read_failures++;
+		break;
 	}
 	return added;
+}
+
+/*
+ * Can no later read succeed? Any other error is passing (no memory) or one packet's (EINVAL: the kernel could not
+ * describe it to us, and has dropped it).
+ */
+static bool is_final(int err)
+{
+	return err == EBADFD || err == EBADF || err == ENODEV || err == ENXIO || err == EFAULT;
 }
 
 /* Returns how many packets that made: 1, or 0 for what is no packet. */
@@ -320,15 +385,31 @@ static int append(struct tun_queue *queue, struct train *train, uint32_t offset,
 static int recv_wait(struct tun_queue *queue)
 {
 	struct device_queue *q = CONTAINER_OF(queue, struct device_queue, queue);
-	struct pollfd fds[] = {{.fd = q->fd, .events = POLLIN}, {.fd = q->stop_fd, .events = POLLIN}};
+	struct pollfd fds[] = {{.fd = q->stop_fd, .events = POLLIN}, {.fd = q->fd, .events = POLLIN}};
+	int ready = 0;
 
-	while (poll(fds, ARRAY_LEN(fds), -1) < 0)
-		if (errno != EINTR)
-			return -errno;
-	if (fds[1].revents)
+	/* The queue may well be readable while its reads fail: only a time, or stop(), ends this wait. */
+	if (unlikely(q->read_failures))
+		ready = wait_for(fds, 1, 1 << MIN(q->read_failures - 1, READ_PAUSE_LOG2_MAX));
+	if (!ready)
+		ready = wait_for(fds, ARRAY_LEN(fds), -1);
+	if (ready < 0)
+		return ready;
+	if (fds[0].revents)
 		return -ECANCELED;
 	/* Only a deleted interface has an error; one that is down is just never readable. */
-	return fds[0].revents & POLLIN ? 0 : -ENODEV;
+	return fds[1].revents & POLLIN ? 0 : -ENODEV;
+}
+
+/* How many of the descriptors are ready: 0 after timeout_ms (-1: never). -errno. */
+static int wait_for(struct pollfd *fds, unsigned nr, int timeout_ms)
+{
+	int ready;
+
+	do
+		ready = poll(fds, nr, timeout_ms);
+	while (ready < 0 && errno == EINTR);
+	return ready < 0 ? -errno : ready;
 }
 
 /* What is written is received at once, in this thread; the kernel keeps no queue that could be full. */
@@ -348,23 +429,41 @@ static int send_frame(struct tun_queue *queue, struct tun_frame *frame)
 		.csum_start = frame->csum_start,
 		.csum_offset = frame->csum_offset,
 	};
+	const bool super = frame->gso_type != VIRTIO_NET_HDR_GSO_NONE;
 	ssize_t written;
 
+	if (unlikely(q->retry_ns))
+		retry_offloads(q);
 	frame->iov[0] = (struct iovec){&vnet, sizeof(vnet)};
 	do
-		written = writev(q->fd, frame->iov, (int)frame->nr_iov);
+		written = q->sys->writev(q->fd, frame->iov, (int)frame->nr_iov);
 	while (written < 0 && errno == EINTR);
 	if (written < 0)
 		return write_error(q, frame, errno);
+	if (super)
+		record_of(q, frame)->taken = true;
 	counter_add(&queue->written.writes, 1);
 	counter_add(&queue->written.bytes, frame->len);
 	return 0;
 }
 
+/* Of the kind of a super-packet. */
+static struct offload_record *record_of(struct device_queue *q, const struct tun_frame *frame)
+{
+	return frame->gso_type == TUN_GSO_UDP_L4 ? &q->uso : &q->tso;
+}
+
+/* What was given up is tried again, when it is time. */
+static void retry_offloads(struct device_queue *q)
+{
+	if (q->sys->now_ns() < q->retry_ns)
+		return;
+	q->retry_ns = 0;
+	atomic_store_explicit(&q->queue.offloads, q->negotiated, memory_order_relaxed);
+}
+
 static int write_error(struct device_queue *q, const struct tun_frame *frame, int err)
 {
-	unsigned offload;
-
 	if (err == EAGAIN)
 		return -EAGAIN;
 	counter_add(&q->queue.written.errors, 1);
@@ -372,9 +471,20 @@ static int write_error(struct device_queue *q, const struct tun_frame *frame, in
 		return -ENETDOWN;
 	if (err != EINVAL || frame->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return -err;
-	offload = frame->gso_type == TUN_GSO_UDP_L4 ? TUN_CAN_USO : TUN_CAN_TSO;
-	atomic_fetch_and_explicit(&q->queue.offloads, ~offload, memory_order_relaxed);
+	note_refusal(q, frame);
 	return -EOPNOTSUPP;
+}
+
+static void note_refusal(struct device_queue *q, const struct tun_frame *frame)
+{
+	struct offload_record *record = record_of(q, frame);
+	const unsigned offload = record == &q->uso ? TUN_CAN_USO : TUN_CAN_TSO;
+
+	counter_add(&q->queue.written.fallbacks, 1);
+	if (record->taken || ++record->nr_refused < REFUSALS_TO_BELIEVE)
+		return;
+	atomic_fetch_and_explicit(&q->queue.offloads, ~offload, memory_order_relaxed);
+	q->retry_ns = q->sys->now_ns() + OFFLOAD_RETRY_NS;
 }
 
 /* Cannot be told of an interface that was moved to another namespace or renamed: then no. */
@@ -394,4 +504,13 @@ static void stop(struct tun_queue *queue)
 	/* Never read, so it stays readable; it can only fail when it is so already. */
 	if (write(q->stop_fd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
+}
+
+/* To some milliseconds: for waits of seconds. */
+static uint64_t coarse_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
 }

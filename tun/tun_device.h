@@ -11,6 +11,14 @@
 #define TUN_DEVICE_QUEUES_MAX 64
 #define TUN_DEVICE_MTU 1420 /* 1500 less IPv6 (40), UDP (8) and the data message (32) */
 
+/* The syscalls, replaceable for fault injection. */
+struct tun_device_sys {
+	ssize_t (*read)(int fd, void *data, size_t len);
+	ssize_t (*writev)(int fd, const struct iovec *iov, int nr);
+	uint64_t (*now_ns)(void); /* monotonic */
+};
+extern const struct tun_device_sys tun_device_sys_kernel;
+
 struct tun_device;
 
 /*
@@ -40,3 +48,5 @@ int tun_device_netns(const struct tun_device *dev) MUST_CHECK;
  * steady, choice.
  */
 bool tun_device_steering(const struct tun_device *dev);
+/* For tests, before any thread uses a queue: from now on through these. */
+void tun_device_replace_sys(struct tun_device *dev, const struct tun_device_sys *sys);

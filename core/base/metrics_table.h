@@ -105,7 +105,10 @@
 		"Bytes of IP packets read from the TUN queue.")                                              \
 	X(a, TUN_READ_MALFORMED, malformed, "read_malformed", COUNTER, "packets", OWNER,                     \
 		"Reads from the TUN queue that were no IP packet and were skipped; look for a program "      \
-		"that writes raw packets to the interface.")
+		"that writes raw packets to the interface.")                                                 \
+	X(a, TUN_READ_ERRORS, errors, "read_errors", COUNTER, "errors", OWNER,                               \
+		"Reads from the TUN queue that failed for a reason that passes and were tried again; look "  \
+		"for a lack of memory.")
 
 /* ---- state ---- */
 
@@ -284,7 +287,9 @@
 	X(a, TUN_WRITTEN_BYTES, bytes, "written_bytes", COUNTER, "bytes", HOLDER,                            \
 		"Bytes of IP packets written to the TUN queue.")                                             \
 	X(a, TUN_WRITE_ERRORS, errors, "write_errors", COUNTER, METRICS_SYSCALLS, HOLDER,                    \
-		"Writes to the TUN queue that failed; see the drops and the log for why.")
+		"Writes to the TUN queue that failed; see the drops and the log for why.")                   \
+	X(a, TUN_WRITE_FALLBACKS, fallbacks, "write_fallbacks", COUNTER, "packets", HOLDER,                  \
+		"Super-packets that the kernel refused and that were written packet by packet.")
 
 #define METRICS_TUN_TX(X, a)                                                                                 \
 	X(a, TUN_TX_INLINE_DRAINS, inline_drains, "inline_drains", COUNTER, "turns", UDP_RX,                 \

@@ -19,7 +19,7 @@ static const struct {
 	{"process", "time_ns cpu_ns "},
 	{"control", "cpu_ns "},
 	{"tun-rx0", "trains stalls polls wakes_given train_packets[] trains_in_flight trains_capacity "
-		    "cpu_ns reads read_packets read_bytes read_malformed parks wakes "},
+		    "cpu_ns reads read_packets read_bytes read_malformed read_errors parks wakes "},
 	{"state", "turns inline_turns wakes_given queue_seen[] train_segments[] batches_in_use "
 		  "batches_capacity cpu_ns trains packets segments bytes staged unreachables_sent "
 		  "initiations_sent responses_sent cookies_sent initiations_received responses_received "
@@ -33,6 +33,7 @@ static const struct {
 	{"udp-rx", "calls messages datagrams bytes truncated empty errors views handshakes waits sheds "
 		   "polls wakes_given gro_segments[] batches_in_use batches_capacity cpu_ns parks wakes "},
 	{"tun-tx0", "views segments bytes packets frames keepalives writes written_bytes write_errors "
+		    "write_fallbacks "
 		    "inline_drains wakes_given view_segments[] frame_packets[] queue_seen[] cpu_ns "
 		    "queue_high_water queue_refused queue_len queue_capacity parks wakes "},
 	{"drops", "egress_not_a_packet egress_malformed egress_too_long egress_no_peer "

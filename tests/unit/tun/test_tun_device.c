@@ -433,12 +433,13 @@ Test(tun_device, reader_sleeps_while_the_interface_is_down, .timeout = 10)
 	tun_device_close(dev);
 }
 
-Test(tun_device, down_interface_costs_no_offload)
+/* A TCP super-packet of 3000 bytes that a local stack takes in. */
+static void make_super(struct tun_frame *frame)
 {
 	static uint8_t super[5000], payload[3000];
-	struct packet_spec s = {.src = {10, 99, 0, 2}, .dst = {10, 99, 0, 1}, .ttl = 64, .flags = 0x10};
-	struct tun_queue *q;
-	struct tun_frame frame = {
+	const struct packet_spec s = {.src = {10, 99, 0, 2}, .dst = {10, 99, 0, 1}, .ttl = 64, .flags = 0x10};
+
+	*frame = (struct tun_frame){
 		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
 		.gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
 		.hdr_len = 40,
@@ -447,23 +448,239 @@ Test(tun_device, down_interface_costs_no_offload)
 		.csum_offset = 16,
 		.nr_iov = 2,
 	};
+	frame->len = packet_build(&s, payload, sizeof(payload), true, super);
+	frame->iov[1] = (struct iovec){super, frame->len};
+}
+
+Test(tun_device, down_interface_costs_no_offload)
+{
+	struct tun_queue *q;
+	struct tun_frame frame;
 	unsigned offloads;
 
 	open_configured(1);
 	q = tun_device_queue(dev, 0);
 	offloads = atomic_load(&q->offloads);
-	frame.len = packet_build(&s, payload, sizeof(payload), true, super);
-	frame.iov[1] = (struct iovec){super, frame.len};
+	make_super(&frame);
 	set_up(false);
 	cr_assert_eq(q->ops->send(q, &frame), -ENETDOWN);
 	cr_assert_eq(atomic_load(&q->offloads), offloads);
 	set_up(true);
 	cr_assert_eq(q->ops->send(q, &frame), 0);
+	tun_device_close(dev);
+}
 
-	/* A frame that the kernel rejects for its offload fields, as one without this offload would. */
-	frame.gso_size = 0;
-	cr_assert_eq(q->ops->send(q, &frame), -EOPNOTSUPP);
-	cr_assert_eq(atomic_load(&q->offloads), offloads & ~TUN_CAN_TSO);
+/* The kernel's own word on frames that it refuses for their fields, as it would a kind that it does not know. */
+Test(tun_device, bad_super_packets_cost_the_good_ones_nothing)
+{
+	struct tun_queue *q;
+	struct tun_frame good, bad;
+	unsigned offloads;
+
+	open_configured(1);
+	q = tun_device_queue(dev, 0);
+	offloads = atomic_load(&q->offloads);
+	if (!(offloads & TUN_CAN_TSO))
+		cr_skip_test("this kernel has no TSO for TUN");
+	make_super(&good);
+	make_super(&bad);
+	bad.gso_size = 0;
+	cr_assert_eq(q->ops->send(q, &bad), -EOPNOTSUPP);
+	cr_assert_eq(atomic_load(&q->offloads), offloads, "one refusal was believed");
+	cr_assert_eq(q->ops->send(q, &good), 0);
+	for (unsigned i = 0; i < 20; i++)
+		cr_assert_eq(q->ops->send(q, &bad), -EOPNOTSUPP);
+	cr_assert_eq(atomic_load(&q->offloads), offloads);
+	cr_assert_eq(q->ops->send(q, &good), 0);
+	cr_assert_eq(counter_read(&q->written.fallbacks), 21);
+	tun_device_close(dev);
+}
+
+/* A kernel of our own: what its reads and writes say. */
+static struct {
+	_Atomic int read_errno; /* of every read */
+	_Atomic unsigned reads;
+	bool no_tso; /* EINVAL to TCP super-packets */
+	unsigned writes;
+	uint64_t now_ns;
+} k;
+
+static ssize_t fake_read(int fd, void *data, size_t len)
+{
+	k.reads++;
+	if (!k.read_errno)
+		return read(fd, data, len);
+	errno = k.read_errno;
+	return -1;
+}
+
+static ssize_t fake_writev(int fd, const struct iovec *iov, int nr)
+{
+	struct virtio_net_hdr vnet;
+
+	memcpy(&vnet, iov[0].iov_base, sizeof(vnet));
+	k.writes++;
+	if (!k.no_tso || vnet.gso_type != VIRTIO_NET_HDR_GSO_TCPV4)
+		return writev(fd, iov, nr);
+	errno = EINVAL;
+	return -1;
+}
+
+static uint64_t fake_now_ns(void)
+{
+	return k.now_ns;
+}
+
+static const struct tun_device_sys fake = {.read = fake_read, .writev = fake_writev, .now_ns = fake_now_ns};
+
+/* As the writer thread does: in pieces what is refused whole. */
+static void deliver(struct tun_queue *q, struct tun_frame *frame)
+{
+	int err = q->ops->send(q, frame);
+
+	if (err == -EOPNOTSUPP)
+		err = tun_frame_split_send(q, frame);
+	cr_assert_eq(err, 0, "lost: %s", strerror(-err));
+}
+
+Test(tun_device, gives_up_what_the_kernel_never_takes_and_asks_again_in_its_own_time)
+{
+	const uint64_t period_ns = 10 * NS_PER_SEC;
+	struct tun_frame frame;
+	struct tun_queue *q;
+	uint8_t plain[40];
+	unsigned offloads;
+
+	open_configured(1);
+	tun_device_replace_sys(dev, &fake);
+	q = tun_device_queue(dev, 0);
+	offloads = atomic_load(&q->offloads);
+	if (!(offloads & TUN_CAN_TSO))
+		cr_skip_test("this kernel has no TSO for TUN");
+	memset(plain, 0, sizeof(plain));
+	memcpy(plain, (const uint8_t[]){0x45, 0, 0, 40}, 4);
+	k.no_tso = true;
+	k.now_ns = 1;
+	for (unsigned i = 0; i < 3; i++) {
+		cr_assert_eq(atomic_load(&q->offloads), offloads, "after %u refusals", i);
+		make_super(&frame);
+		deliver(q, &frame);
+		cr_assert_eq(frame.pieces_sent, 3);
+	}
+	cr_assert_eq(atomic_load(&q->offloads), offloads & ~TUN_CAN_TSO, "the other kind is not touched");
+
+	/* One frame in each period is what it costs where the kernel never will. */
+	for (unsigned period = 1; period <= 3; period++) {
+		k.now_ns = period * period_ns;
+		cr_assert_eq(send_packet(0, plain, sizeof(plain)), 0);
+		cr_assert_eq(atomic_load(&q->offloads), offloads & ~TUN_CAN_TSO, "too early");
+		k.now_ns = period * period_ns + 1;
+		cr_assert_eq(send_packet(0, plain, sizeof(plain)), 0);
+		cr_assert_eq(atomic_load(&q->offloads), offloads);
+		make_super(&frame);
+		deliver(q, &frame);
+		cr_assert_eq(atomic_load(&q->offloads), offloads & ~TUN_CAN_TSO);
+	}
+	cr_assert_eq(counter_read(&q->written.fallbacks), 6);
+
+	/* And where it does after all, that is the end of it. */
+	k.no_tso = false;
+	k.now_ns += period_ns;
+	cr_assert_eq(send_packet(0, plain, sizeof(plain)), 0);
+	make_super(&frame);
+	k.writes = 0;
+	deliver(q, &frame);
+	cr_assert_eq(k.writes, 1);
+	cr_assert_eq(atomic_load(&q->offloads), offloads);
+	tun_device_close(dev);
+}
+
+Test(tun_device, survives_read_errors_that_pass, .timeout = 10)
+{
+	static const int passing[] = {ENOMEM, ENOBUFS, EIO, EINVAL};
+	struct tun_queue *q;
+	int fd;
+
+	open_configured(1);
+	tun_device_replace_sys(dev, &fake);
+	q = tun_device_queue(dev, 0);
+	fd = udp_socket(LOCAL, 1000);
+	for (unsigned i = 0; i < ARRAY_LEN(passing); i++) {
+		udp_send(fd, REMOTE, 2000, "x", 1);
+		k.read_errno = passing[i];
+		cr_assert_eq(receive(0), 0, "%s", strerror(passing[i]));
+		cr_assert_eq(counter_read(&q->read.errors), i + 1);
+		k.read_errno = 0;
+		cr_assert_eq(q->ops->recv_wait(q), 0);
+		cr_assert_eq(receive(0), 1, "what waited meanwhile is there");
+	}
+	close(fd);
+	tun_device_close(dev);
+}
+
+Test(tun_device, ends_the_reader_when_no_read_can_succeed)
+{
+	static const int final[] = {EBADFD, EBADF, ENODEV, ENXIO, EFAULT};
+
+	open_configured(1);
+	tun_device_replace_sys(dev, &fake);
+	for (unsigned i = 0; i < ARRAY_LEN(final); i++) {
+		k.read_errno = final[i];
+		cr_assert_eq(receive(0), -final[i]);
+	}
+	cr_assert_eq(counter_read(&tun_device_queue(dev, 0)->read.errors), 0);
+	tun_device_close(dev);
+}
+
+/* The thread tun-rx, as far as it matters here. */
+static void *read_on(void *arg)
+{
+	struct tun_queue *q = tun_device_queue(dev, 0);
+	struct reader *r = arg;
+	int nr = 0;
+
+	while (nr >= 0) {
+		nr = q->ops->recv_wait(q);
+		if (!nr)
+			nr = receive(0);
+	}
+	r->result = nr;
+	r->cpu_ns = thread_cpu_ns();
+	return NULL;
+}
+
+Test(tun_device, reader_sleeps_longer_and_longer_while_reads_fail_and_stops_at_once, .timeout = 10)
+{
+	struct tun_queue *q;
+	struct reader r = {.result = 1};
+	struct timespec before, after;
+	pthread_t thread;
+	unsigned reads;
+	int fd;
+
+	open_configured(1);
+	tun_device_replace_sys(dev, &fake);
+	q = tun_device_queue(dev, 0);
+	fd = udp_socket(LOCAL, 1000);
+	udp_send(fd, REMOTE, 2000, "x", 1);
+	k.read_errno = ENOMEM;
+	cr_assert_eq(pthread_create(&thread, NULL, read_on, &r), 0);
+	usleep(600000);
+	/* after 0, 1, 3, 7, 15, 31, 63, 127 ms and then every 64 ms */
+	reads = k.reads;
+	cr_assert(reads >= 5 && reads <= 16, "%u reads in 600 ms", reads);
+	cr_assert_eq(r.result, 1, "the reader has ended");
+	q->ops->stop(q);
+	pthread_join(thread, NULL);
+	cr_assert_eq(r.result, -ECANCELED);
+	cr_assert(r.cpu_ns < 50 * NS_PER_MS, "it span");
+	/* Twenty times 64 ms, if each slept first. */
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	for (unsigned i = 0; i < 20; i++)
+		cr_assert_eq(q->ops->recv_wait(q), -ECANCELED);
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	cr_assert_eq(after.tv_sec - before.tv_sec - (after.tv_nsec < before.tv_nsec), 0, "it slept");
+	close(fd);
 	tun_device_close(dev);
 }
 
