@@ -160,7 +160,13 @@ static int fake_wait(int fd, int timeout_ms)
 	return -ETIMEDOUT;
 }
 
-static const struct udp_tx_sys fake_tx = {.sendmmsg = fake_sendmmsg, .wait_writable = fake_wait};
+static uint64_t fake_now_ns(void)
+{
+	return 0;
+}
+
+static const struct udp_tx_sys fake_tx = {
+	.sendmmsg = fake_sendmmsg, .wait_writable = fake_wait, .now_ns = fake_now_ns};
 
 static void *setup_send(const struct stage *s, const char **why)
 {

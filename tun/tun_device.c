@@ -58,6 +58,7 @@ struct device_queue {
 	char name[IFNAMSIZ];
 	const struct tun_device_sys *sys;
 	unsigned negotiated; /* TUN_CAN_* */
+	/* What follows is seldom written, so that reader and writer do not take the line from each other. */
 	/* the reader's */
 	unsigned read_failures; /* since the last read that worked */
 	/* the writer's */
@@ -324,17 +325,16 @@ static int recv_many(struct tun_queue *queue, struct train *train)
 			q->fd, train->data + start, sizeof(struct virtio_net_hdr) + IP_BYTES_MAX + 1);
 
 		counter_add(&queue->read.reads, 1);
-		if (len >= 0) {
+		if (unlikely(q->read_failures) && (len >= 0 || errno == EAGAIN))
 			q->read_failures = 0;
+		if (len >= 0) {
 			added += append(queue, train, offset, len);
 			continue;
 		}
 		if (errno == EINTR)
 			continue;
-		if (errno == EAGAIN) {
-			q->read_failures = 0;
+		if (errno == EAGAIN)
 			break;
-		}
 		if (is_final(errno))
 			/* This must not take away what has been read: it will be back at the next call. */
 			return added ? added : -errno;
@@ -440,7 +440,7 @@ static int send_frame(struct tun_queue *queue, struct tun_frame *frame)
 	while (written < 0 && errno == EINTR);
 	if (written < 0)
 		return write_error(q, frame, errno);
-	if (super)
+	if (super && unlikely(!record_of(q, frame)->taken))
 		record_of(q, frame)->taken = true;
 	counter_add(&queue->written.writes, 1);
 	counter_add(&queue->written.bytes, frame->len);

@@ -40,6 +40,22 @@ static inline socklen_t endpoint_socklen(const struct endpoint *e)
 	return e->to.sa.sa_family == AF_INET6 ? sizeof(e->to.v6) : sizeof(e->to.v4);
 }
 
+/*
+ * Destination address and port, folded: equal for equal endpoints, and mostly different for others. The upper bits
+ * are the better mixed.
+ */
+static inline uint32_t endpoint_tag(const struct endpoint *endpoint)
+{
+	uint64_t tag;
+
+	if (endpoint->to.sa.sa_family == AF_INET6)
+		tag = load_le64(&endpoint->to.v6.sin6_addr.s6_addr[8]) ^
+		      load_le64(&endpoint->to.v6.sin6_addr) ^ ((uint64_t)endpoint->to.v6.sin6_port << 48);
+	else
+		tag = (uint64_t)endpoint->to.v4.sin_addr.s_addr << 16 ^ endpoint->to.v4.sin_port;
+	return (uint32_t)(tag * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+
 /* Same destination, ignoring the pin. */
 bool endpoint_same_to(const struct endpoint *a, const struct endpoint *b);
 /* Same destination and same pin. */

@@ -1,7 +1,6 @@
 #include "udp/gso_queue.h"
 
 static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint, uint32_t tag);
-static uint32_t endpoint_tag(const struct endpoint *endpoint);
 static struct udp_batch *open_batch(struct gso_queue *q, const struct endpoint *endpoint, uint32_t tag,
 	uint8_t tos, uint32_t segment_len);
 static bool fits(const struct udp_batch *batch, uint8_t tos, uint32_t len);
@@ -76,19 +75,6 @@ static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *e
 		}
 	}
 	return NULL;
-}
-
-/* Destination address and port, folded: equal for equal endpoints, and mostly different for others. */
-static uint32_t endpoint_tag(const struct endpoint *endpoint)
-{
-	uint64_t tag;
-
-	if (endpoint->to.sa.sa_family == AF_INET6)
-		tag = load_le64(&endpoint->to.v6.sin6_addr.s6_addr[8]) ^
-		      load_le64(&endpoint->to.v6.sin6_addr) ^ ((uint64_t)endpoint->to.v6.sin6_port << 48);
-	else
-		tag = (uint64_t)endpoint->to.v4.sin_addr.s_addr << 16 ^ endpoint->to.v4.sin_port;
-	return (uint32_t)(tag * UINT64_C(0x9e3779b97f4a7c15) >> 32);
 }
 
 static bool fits(const struct udp_batch *batch, uint8_t tos, uint32_t len)

@@ -13,17 +13,23 @@
 #define WAIT_SLICE_MS 50
 #define NO_BUFFER_TRIES 8
 #define NO_BUFFER_PAUSE_NS (100 * 1000)
-/* Payload that fits every path unfragmented: minimum MTU of IPv6, the least that IPv4 hosts must take in. */
+/* Payload that fits every path: the minimum MTU of IPv6, the least path MTU that the kernel believes of IPv4. */
 #define EVERY_PATH_BYTES_V6 (1280 - 40 - 8)
-#define EVERY_PATH_BYTES_V4 (576 - 20 - 8)
-#define NARROW_PATHS 16
-#define NARROW_PATH_NS (30 * NS_PER_SEC)
+#define EVERY_PATH_BYTES_V4 (552 - 20 - 8)
+#define REFUSALS_LOG2 8
+#define REFUSAL_PROBES 4 /* places of the table where a destination may be */
 
 /* A destination to which segments of this length or longer had to be sent in pieces. */
-struct narrow_path {
-	struct endpoint to;
+struct refusal {
+	struct endpoint to; /* not set: the place is free */
 	uint16_t segment_len;
-	uint64_t until_ns;
+	uint64_t until_ns; /* kept longer than that: to be asked again does not make a destination new */
+};
+
+/* Of a family: how far the socket as a whole is suspected. */
+struct suspicion {
+	unsigned nr;       /* destinations that have refused, for no reason of length, since one accepted */
+	uint64_t retry_ns; /* when to set the socket's flag again; 0: it was not cleared here */
 };
 
 struct udp_tx {
@@ -32,11 +38,13 @@ struct udp_tx {
 	struct udp_tx_counters counters;
 	/* of the call to udp_tx_send() that is going on */
 	int fd;
-	_Atomic bool *gso;  /* the flag of the socket */
-	unsigned waited_ms; /* since it last made progress */
+	_Atomic bool *gso;           /* the flag of the socket */
+	struct suspicion *suspicion; /* of its family */
+	unsigned waited_ms;          /* since it last made progress */
 	/* learned */
-	unsigned nr_narrow, next_narrow;
-	struct narrow_path narrow[NARROW_PATHS];
+	struct suspicion suspicion4, suspicion6;
+	unsigned nr_refusals;
+	struct refusal refusal[1 << REFUSALS_LOG2]; /* by endpoint_tag() */
 	/* the messages of one sendmmsg: batches, or the pieces of one batch */
 	struct mmsghdr header[MAX(UDP_TX_BATCHES_MAX, GSO_SEGMENTS_MAX)];
 	struct iovec iov[MAX(UDP_TX_BATCHES_MAX, GSO_SEGMENTS_MAX)];
@@ -47,10 +55,12 @@ struct udp_tx {
 
 static int kernel_sendmmsg(int fd, struct mmsghdr *msgs, unsigned nr, int flags);
 static int kernel_wait_writable(int fd, int timeout_ms);
+static uint64_t kernel_now_ns(void);
 
 const struct udp_tx_sys udp_tx_sys_kernel = {
 	.sendmmsg = kernel_sendmmsg,
 	.wait_writable = kernel_wait_writable,
+	.now_ns = kernel_now_ns,
 };
 
 static bool use_socket(struct udp_tx *tx, struct udp_sockets *sockets, const struct udp_batch *batch);
@@ -58,13 +68,18 @@ static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned
 static unsigned fill_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr);
 static void count_run(struct udp_tx *tx, struct udp_batch **batches, unsigned sent);
 static bool has_destination(const struct udp_batch *batch);
-static bool in_pieces(struct udp_tx *tx, const struct udp_batch *batch);
+static inline bool in_pieces(struct udp_tx *tx, const struct udp_batch *batch);
+static bool is_refused(struct udp_tx *tx, const struct udp_batch *batch);
+static bool retry_gso(struct udp_tx *tx);
 static void send_pieces(struct udp_tx *tx, struct udp_batch *batch, int why);
 static void fill_message(
 	struct udp_tx *tx, unsigned i, struct udp_batch *batch, uint32_t offset, uint32_t len, bool gso);
 static unsigned transmit(struct udp_tx *tx, unsigned nr, int *err);
 static bool give_up_pin(struct udp_tx *tx, struct udp_batch *batch, int err);
+static struct refusal *find_refusal(struct udp_tx *tx, const struct endpoint *to);
+static struct refusal *oldest_refusal(struct udp_tx *tx, const struct endpoint *to);
 static void learn_refusal(struct udp_tx *tx, const struct udp_batch *batch, int why);
+static void learn_acceptance(struct udp_tx *tx, struct udp_batch **batches, unsigned sent);
 static void count_sent(struct udp_tx *tx, uint64_t datagrams, uint64_t bytes);
 static void drop(struct udp_tx *tx, uint64_t datagrams, int err);
 
@@ -143,6 +158,7 @@ static bool use_socket(struct udp_tx *tx, struct udp_sockets *sockets, const str
 	if (tx->fd < 0)
 		return false;
 	tx->gso = v6 ? &sockets->gso6 : &sockets->gso4;
+	tx->suspicion = v6 ? &tx->suspicion6 : &tx->suspicion4;
 	return true;
 }
 
@@ -199,6 +215,8 @@ static void count_run(struct udp_tx *tx, struct udp_batch **batches, unsigned se
 	count_sent(tx, datagrams, bytes);
 	counter_add(&tx->counters.batches, sent);
 	counter_add(&tx->counters.messages, sent);
+	if (unlikely(tx->nr_refusals || tx->suspicion->nr))
+		learn_acceptance(tx, batches, sent);
 }
 
 /* Port 0 cannot be addressed; the kernel says EINVAL to it, which must not be taken for a word on GSO. */
@@ -214,35 +232,35 @@ static bool has_destination(const struct udp_batch *batch)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
-}
-
-static struct narrow_path *find_narrow(struct udp_tx *tx, const struct endpoint *to)
-{
-	for (unsigned i = 0; i < tx->nr_narrow; i++)
-		if (endpoint_same_to(&tx->narrow[i].to, to))
-			return &tx->narrow[i];
-	return NULL;
-}
-
 /* Is it known already that this batch cannot go as one message? */
-static bool in_pieces(struct udp_tx *tx, const struct udp_batch *batch)
+static inline bool in_pieces(struct udp_tx *tx, const struct udp_batch *batch)
 {
-	struct narrow_path *path;
-
 	if (batch->nr == 1)
 		return false;
-	if (!atomic_load_explicit(tx->gso, memory_order_relaxed))
-		return true;
-	if (likely(!tx->nr_narrow))
+	if (likely(atomic_load_explicit(tx->gso, memory_order_relaxed) && !tx->nr_refusals))
 		return false;
-	path = find_narrow(tx, &batch->endpoint);
-	return path && batch->segment_len >= path->segment_len && now_ns() < path->until_ns;
+	return is_refused(tx, batch);
+}
+
+/* What the socket or this destination has refused, is it still to be believed? */
+static bool is_refused(struct udp_tx *tx, const struct udp_batch *batch)
+{
+	const struct refusal *refusal;
+
+	if (!atomic_load_explicit(tx->gso, memory_order_relaxed) && !retry_gso(tx))
+		return true;
+	refusal = find_refusal(tx, &batch->endpoint);
+	return refusal && batch->segment_len >= refusal->segment_len && tx->sys->now_ns() < refusal->until_ns;
+}
+
+/* The socket goes without UDP_SEGMENT. Is it time to try again? */
+static bool retry_gso(struct udp_tx *tx)
+{
+	if (!tx->suspicion->retry_ns || tx->sys->now_ns() < tx->suspicion->retry_ns)
+		return false;
+	tx->suspicion->retry_ns = 0;
+	atomic_store_explicit(tx->gso, true, memory_order_relaxed);
+	return true;
 }
 
 /*
@@ -424,28 +442,77 @@ static bool give_up_pin(struct udp_tx *tx, struct udp_batch *batch, int err)
 	return true;
 }
 
+/* Place number i of those where a destination may be. */
+static struct refusal *probe(struct udp_tx *tx, const struct endpoint *to, unsigned i)
+{
+	const uint32_t home = endpoint_tag(to) >> (32 - REFUSALS_LOG2);
+
+	return &tx->refusal[(home + i) % ARRAY_LEN(tx->refusal)];
+}
+
+static struct refusal *find_refusal(struct udp_tx *tx, const struct endpoint *to)
+{
+	for (unsigned i = 0; i < REFUSAL_PROBES; i++)
+		if (endpoint_same_to(&probe(tx, to, i)->to, to))
+			return probe(tx, to, i);
+	return NULL;
+}
+
+/* The place to give to a new destination: a free one is the oldest. */
+static struct refusal *oldest_refusal(struct udp_tx *tx, const struct endpoint *to)
+{
+	struct refusal *oldest = probe(tx, to, 0);
+
+	for (unsigned i = 1; i < REFUSAL_PROBES; i++)
+		if (probe(tx, to, i)->until_ns < oldest->until_ns)
+			oldest = probe(tx, to, i);
+	return oldest;
+}
+
 /* The batch was refused as one message with why, and left in pieces. */
 static void learn_refusal(struct udp_tx *tx, const struct udp_batch *batch, int why)
 {
-	bool v6 = batch->endpoint.to.sa.sa_family == AF_INET6;
-	bool carried_everywhere = batch->segment_len <= (v6 ? EVERY_PATH_BYTES_V6 : EVERY_PATH_BYTES_V4);
+	const bool v6 = batch->endpoint.to.sa.sa_family == AF_INET6;
+	const uint16_t every_path = v6 ? EVERY_PATH_BYTES_V6 : EVERY_PATH_BYTES_V4;
+	const bool any_length = why == EIO || why == EOPNOTSUPP;
+	const uint16_t refused_len = any_length ? 1 : batch->segment_len;
+	const uint64_t now_ns = tx->sys->now_ns();
+	struct refusal *refusal = find_refusal(tx, &batch->endpoint);
+	const bool is_new = !refusal;
 
-	if (why == EIO || why == EOPNOTSUPP || (why == EINVAL && carried_everywhere)) {
-		atomic_store_explicit(tx->gso, false, memory_order_relaxed);
+	if (is_new) {
+		refusal = oldest_refusal(tx, &batch->endpoint);
+		tx->nr_refusals += !endpoint_is_set(&refusal->to);
+		refusal->to = batch->endpoint;
+	}
+	if (is_new || refusal->until_ns <= now_ns || refused_len < refusal->segment_len)
+		refusal->segment_len = refused_len;
+	refusal->until_ns = now_ns + UDP_GSO_RETRY_NS;
+
+	if (why == EMSGSIZE || (!any_length && batch->segment_len > every_path))
 		return;
-	}
+	tx->suspicion->nr += is_new;
+	if (tx->suspicion->nr < UDP_GSO_BELIEVE)
+		return;
+	atomic_store_explicit(tx->gso, false, memory_order_relaxed);
+	tx->suspicion->retry_ns = now_ns + UDP_GSO_RETRY_NS;
+}
 
-	struct narrow_path *path = find_narrow(tx, &batch->endpoint);
-	if (!path) {
-		path = &tx->narrow[tx->next_narrow];
-		tx->next_narrow = (tx->next_narrow + 1) % NARROW_PATHS;
-		tx->nr_narrow = MIN(tx->nr_narrow + 1, NARROW_PATHS);
-		path->to = batch->endpoint;
-		path->until_ns = 0;
+/* The first sent of them were accepted as one message each. */
+static void learn_acceptance(struct udp_tx *tx, struct udp_batch **batches, unsigned sent)
+{
+	for (unsigned i = 0; i < sent; i++) {
+		struct refusal *refusal;
+
+		if (batches[i]->nr == 1)
+			continue;
+		tx->suspicion->nr = 0;
+		refusal = find_refusal(tx, &batches[i]->endpoint);
+		if (!refusal || batches[i]->segment_len < refusal->segment_len)
+			continue;
+		memset(refusal, 0, sizeof(*refusal));
+		tx->nr_refusals--;
 	}
-	if (path->until_ns <= now_ns() || batch->segment_len < path->segment_len)
-		path->segment_len = batch->segment_len;
-	path->until_ns = now_ns() + NARROW_PATH_NS;
 }
 
 static void count_sent(struct udp_tx *tx, uint64_t datagrams, uint64_t bytes)
@@ -495,4 +562,13 @@ static int kernel_wait_writable(int fd, int timeout_ms)
 		return -errno;
 	/* An error on the socket counts as writable: the next send fetches it. */
 	return r ? 0 : -ETIMEDOUT;
+}
+
+/* To some milliseconds: for waits of seconds. */
+static uint64_t kernel_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }

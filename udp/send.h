@@ -3,10 +3,12 @@
  * every fallback of shared/DESIGN.md section 5. Each datagram is sent or counted as dropped exactly once.
  *
  * - EINVAL, ENODEV, EADDRNOTAVAIL or no route, with a pin: the pin is cleared and the batch tried again.
- * - EIO with UDP_SEGMENT: sent in pieces; when that works, the socket's gso flag is cleared for good.
- * - EINVAL or EMSGSIZE with UDP_SEGMENT: sent in pieces; when that works, remembered for this destination.
- *   The kernel refuses segments longer than the path MTU this way, and one peer behind a narrow path must not
- *   cost all others their GSO. EINVAL at a length that every path carries is no such sign, and taken as EIO.
+ * - EIO, EINVAL or EMSGSIZE with UDP_SEGMENT: sent in pieces; when that works, it is remembered for this
+ *   destination, for UDP_GSO_RETRY_NS. Whether UDP_SEGMENT works depends on the way to the destination: on the
+ *   path MTU (the kernel refuses longer segments), on the device it leaves by (checksum offload), on IPsec. So
+ *   the answer of one destination must not cost all others their GSO. Only when UDP_GSO_BELIEVE destinations in
+ *   a row have refused, for no reason of length, and none has accepted, does the whole socket go without for
+ *   UDP_GSO_RETRY_NS. Then one batch tries again: where no device can do it, that is one vain call each time.
  * - EAGAIN: waits until writable; after UDP_TX_WAIT_MS without progress, the datagrams of this call that
  *   still find no room are counted.
  * - ENOBUFS, ENOMEM: a few short waits.
@@ -21,12 +23,16 @@
 
 #define UDP_TX_BATCHES_MAX 64
 #define UDP_TX_WAIT_MS 2000
+#define UDP_GSO_RETRY_NS (30 * NS_PER_SEC)
+#define UDP_GSO_BELIEVE 4
 
 /* The syscalls, replaceable for fault injection. */
 struct udp_tx_sys {
 	int (*sendmmsg)(int fd, struct mmsghdr *msgs, unsigned nr, int flags);
 	/* 0, -ETIMEDOUT after timeout_ms, or other -errno */
 	int (*wait_writable)(int fd, int timeout_ms);
+	/* monotonic */
+	uint64_t (*now_ns)(void);
 };
 extern const struct udp_tx_sys udp_tx_sys_kernel;
 

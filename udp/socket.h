@@ -11,7 +11,10 @@ struct udp_sockets {
 	int fd4, fd6;  /* -1: that family is not available */
 	uint16_t port; /* host order, as bound */
 	_Atomic unsigned refs;
-	/* UDP_SEGMENT works; udp-tx clears it for good when the kernel or NIC refuses (relaxed: a hint) */
+	/*
+	 * UDP_SEGMENT is used. False from the start: the kernel does not know it. Later udp_tx_send() clears
+	 * it for a time when nobody can be sent to so (relaxed: a hint).
+	 */
 	_Atomic bool gso4, gso6;
 	bool gro4, gro6; /* UDP_GRO is on */
 };

@@ -15,6 +15,7 @@
 static struct {
 	int gso_errno;         /* to messages with UDP_SEGMENT */
 	uint16_t gso_longest;  /* ... whose segments are longer than this */
+	uint16_t gso_port;     /* ... and that go to this port; 0 any */
 	int pin_errno;         /* to messages with a source address */
 	int destination_errno; /* to messages to port 666 */
 	uint32_t longest;      /* EMSGSIZE to datagrams above; 0 none */
@@ -24,7 +25,9 @@ static struct {
 	unsigned random_errors; /* one call in this many fails with EINTR, EAGAIN or ENOBUFS; 0 none */
 	bool always_full, never_writable; /* EAGAIN to everything; no room ever */
 
-	unsigned calls, gso_messages, waits;
+	uint64_t now_ns;
+
+	unsigned calls, gso_messages, gso_refused, waits;
 	unsigned nr;
 	struct {
 		uint32_t id, len;
@@ -91,8 +94,11 @@ static int take(int fd, struct msghdr *h)
 	cr_assert_eq(h->msg_namelen, v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
 	if (asked.pinned && k.pin_errno)
 		return k.pin_errno;
-	if (asked.segment_len && k.gso_errno && asked.segment_len > k.gso_longest)
+	if (asked.segment_len && k.gso_errno && asked.segment_len > k.gso_longest &&
+		(!k.gso_port || ntohs(to->sin6_port) == k.gso_port)) {
+		k.gso_refused++;
 		return k.gso_errno;
+	}
 	if (k.destination_errno && ntohs(to->sin6_port) == 666)
 		return k.destination_errno;
 	if (k.longest && (asked.segment_len ? asked.segment_len : len) > k.longest)
@@ -153,7 +159,13 @@ static int fake_wait_writable(int fd, int timeout_ms)
 	return k.never_writable ? -ETIMEDOUT : 0;
 }
 
-static const struct udp_tx_sys fake = {.sendmmsg = fake_sendmmsg, .wait_writable = fake_wait_writable};
+static uint64_t fake_now_ns(void)
+{
+	return k.now_ns;
+}
+
+static const struct udp_tx_sys fake = {
+	.sendmmsg = fake_sendmmsg, .wait_writable = fake_wait_writable, .now_ns = fake_now_ns};
 
 static void setup(void)
 {
@@ -349,22 +361,118 @@ Test(send, try_leaves_to_send_what_needs_more_than_one_call)
 	cr_assert_eq(dropped(), 0);
 }
 
-Test(send, resends_in_pieces_after_eio_and_turns_gso_off_for_that_socket)
+Test(send, resends_in_pieces_after_eio_and_remembers_it_for_that_destination)
 {
 	k.gso_errno = EIO;
 	k.per_call = 7;
 	send_one(batch_of("192.0.2.1:5", 45, 1452, 800, 1));
 	check_all_sent(1, 45);
-	cr_assert_not(sockets.gso4);
+	cr_assert(sockets.gso4);
 	cr_assert(sockets.gso6);
 	cr_assert_eq(counter_read(&c()->gso_fallbacks), 1);
 
-	/* Not tried again. */
+	/* Not tried again, at any length. */
 	k.per_call = k.calls = 0;
 	k.gso_errno = 0;
-	send_one(batch_of("192.0.2.2:5", 10, 1452, 800, 46));
+	send_one(batch_of("192.0.2.1:5", 10, 100, 80, 46));
 	check_all_sent(1, 55);
 	cr_assert_eq(k.calls, 1);
+	cr_assert_eq(k.gso_messages, 0);
+
+	/* It says nothing about others, */
+	send_one(batch_of("192.0.2.2:5", 10, 1452, 800, 56));
+	cr_assert_eq(k.gso_messages, 1);
+	/* nor for ever. */
+	k.now_ns += UDP_GSO_RETRY_NS;
+	send_one(batch_of("192.0.2.1:5", 10, 1452, 800, 66));
+	cr_assert_eq(k.gso_messages, 2);
+	check_all_sent(1, 75);
+}
+
+/* An IPv4 path MTU of 552, as kernels before 6.13 tell of it. */
+Test(send, einval_at_a_short_segment_costs_only_that_destination_its_gso)
+{
+	k.gso_errno = EINVAL;
+	k.gso_longest = 524;
+	k.gso_port = 7;
+	for (unsigned i = 0; i < 24; i++) {
+		send_one(batch_of("192.0.2.1:7", 10, 525 + i, 400, 1 + 20 * i));
+		send_one(batch_of("192.0.2.1:5", 10, 525 + i, 400, 11 + 20 * i));
+	}
+	check_all_sent(1, 480);
+	cr_assert(sockets.gso4, "one narrow path cost all peers their GSO");
+	cr_assert_eq(k.gso_messages, 24);
+	cr_assert_eq(k.gso_refused, 1);
+	/* What fits that path goes as one message. */
+	send_one(batch_of("192.0.2.1:7", 10, 524, 400, 481));
+	cr_assert_eq(k.gso_messages, 25);
+	check_all_sent(1, 490);
+}
+
+/* Each destination asked once in each time span, and never the socket judged, as long as one accepts. */
+Test(send, many_that_refuse_do_not_cost_the_one_that_accepts_its_gso)
+{
+	static const int why[] = {EIO, EINVAL};
+	uint32_t id = 1;
+
+	k.gso_port = 7;
+	for (unsigned w = 0; w < ARRAY_LEN(why); w++) {
+		k.gso_errno = why[w];
+		k.gso_messages = k.gso_refused = 0;
+		for (unsigned i = 0; i < 120; i++) {
+			char to[32];
+
+			snprintf(to, sizeof(to), "192.0.2.%u:7", i % 40);
+			send_one(batch_of(to, 10, 500, 400, id));
+			send_one(batch_of("192.0.2.1:5", 10, 500, 400, id + 10));
+			id += 20;
+		}
+		cr_assert(sockets.gso4);
+		cr_assert_eq(k.gso_messages, 120);
+		cr_assert_eq(k.gso_refused, 40);
+		k.now_ns += UDP_GSO_RETRY_NS;
+	}
+	check_all_sent(1, id - 1);
+}
+
+/* A device without checksum offload under the only route there is. */
+Test(send, tries_gso_once_in_a_time_span_where_nobody_accepts_it)
+{
+	uint32_t id = 1;
+
+	k.gso_errno = EIO;
+	for (unsigned span = 0; span < 4; span++) {
+		k.gso_refused = 0;
+		for (unsigned i = 0; i < 600; i++) {
+			char to[32];
+
+			snprintf(to, sizeof(to), "192.0.%u.%u:5", i % 3, i % 200);
+			send_one(batch_of(to, 2, 1452, 800, id));
+			batches_free();
+			id += 2;
+		}
+		cr_assert_not(sockets.gso4);
+		cr_assert(sockets.gso6, "the other family is judged by itself");
+		cr_assert_eq(k.gso_refused, span ? 1 : UDP_GSO_BELIEVE);
+		k.now_ns += UDP_GSO_RETRY_NS;
+		k.nr = 0;
+	}
+	/* It goes by another device: GSO is back with the first batch that is accepted. */
+	k.gso_errno = 0;
+	for (unsigned i = 0; i < 20; i++)
+		send_one(batch_of("192.0.2.1:5", 10, 1452, 800, 1));
+	cr_assert(sockets.gso4);
+	cr_assert_eq(k.gso_messages, 20);
+	cr_assert_eq(dropped(), 0);
+}
+
+Test(send, never_tries_gso_on_a_kernel_that_does_not_know_it)
+{
+	sockets.gso4 = false;
+	k.now_ns = 1000 * NS_PER_SEC;
+	send_one(batch_of("192.0.2.1:5", 10, 1452, 800, 1));
+	check_all_sent(1, 10);
+	cr_assert_not(sockets.gso4);
 	cr_assert_eq(k.gso_messages, 0);
 }
 
@@ -380,7 +488,7 @@ Test(send, resends_only_the_refused_batch_and_those_behind_it)
 	udp_tx_send(tx, &sockets, batches, 6);
 	check_all_sent(1, 30);
 	cr_assert_eq(k.gso_messages, 2);
-	cr_assert_not(sockets.gso4);
+	cr_assert(sockets.gso4);
 }
 
 Test(send, keeps_gso_when_the_pieces_fail_as_well)
@@ -439,14 +547,21 @@ Test(send, remembers_more_narrow_paths_than_it_has_places_for)
 	cr_assert(sockets.gso4);
 }
 
-Test(send, turns_gso_off_when_einval_comes_at_a_length_that_every_path_carries)
+Test(send, turns_gso_off_when_many_refuse_a_length_that_every_path_carries)
 {
 	k.gso_errno = EINVAL;
-	send_one(batch_of("192.0.2.1:5", 20, 500, 400, 1));
+	for (unsigned i = 0; i < 4; i++) {
+		char v4[32], v6[32];
+
+		cr_assert(sockets.gso4 && sockets.gso6);
+		snprintf(v4, sizeof(v4), "192.0.2.%u:5", i);
+		snprintf(v6, sizeof(v6), "[2001:db8::%u]:5", i + 1);
+		send_one(batch_of(v4, 20, 500, 400, 1 + 40 * i));
+		send_one(batch_of(v6, 20, 1232, 400, 21 + 40 * i));
+	}
 	cr_assert_not(sockets.gso4);
-	send_one(batch_of("[2001:db8::1]:5", 20, 1232, 400, 21));
 	cr_assert_not(sockets.gso6);
-	check_all_sent(1, 40);
+	check_all_sent(1, 160);
 }
 
 static void check_lost_pin(const char *to, int err)
@@ -482,7 +597,8 @@ Test(send, drops_the_pin_and_then_gso_when_both_are_refused)
 	send_one(pinned(batch_of("192.0.2.1:5", 10, 500, 400, 1)));
 	check_all_sent(1, 10);
 	cr_assert_eq(counter_read(&c()->pin_dropped), 1);
-	cr_assert_not(sockets.gso4);
+	cr_assert_eq(counter_read(&c()->gso_fallbacks), 1);
+	cr_assert(sockets.gso4);
 }
 
 Test(send, drops_a_vanished_pin_while_sending_in_pieces)
@@ -664,6 +780,7 @@ Test(send, delivers_exactly_once_and_in_order_under_random_faults)
 		uint64_t before = counter_read(&c()->datagrams);
 
 		k.nr = 0;
+		k.now_ns += random_below(40) * NS_PER_SEC;
 		k.random_errors = 3 + random_below(20);
 		k.gso_errno = gso_errors[random_below(ARRAY_LEN(gso_errors))];
 		k.gso_longest = (uint16_t)(random_below(2) ? 1000 : 0);
