@@ -177,13 +177,14 @@ static bool parse4(struct parsed *p, uint8_t *proto)
 	const uint8_t *ip = p->packet;
 
 	/* no options; not a fragment */
-	if (p->len < INNER_IPV4_HEADER + UDP_HEADER || ip[0] != 0x45 || (load_be16(ip + 6) & 0x3fff))
+	if (p->len < INNER_IPV4_HEADER + UDP_HEADER || ip[0] != 0x45 ||
+		(load_be16(ip + IP4_FRAGMENT) & IP4_IS_FRAGMENT))
 		return false;
-	*proto = ip[9];
+	*proto = ip[IP4_PROTO];
 	if (*proto != IPPROTO_TCP && *proto != IPPROTO_UDP)
 		return false;
 	memset(p->key.addresses, 0, sizeof(p->key.addresses));
-	memcpy(p->key.addresses, ip + 12, 8);
+	memcpy(p->key.addresses, ip + IP4_SRC, 2 * 4);
 	memcpy(&p->key.ports, ip + INNER_IPV4_HEADER, 4);
 	p->l4_offset = INNER_IPV4_HEADER;
 	/* A run gets a new header checksum: what came broken must not leave repaired. */
@@ -197,10 +198,10 @@ static bool parse6(struct parsed *p, uint8_t *proto)
 
 	if (p->len < INNER_IPV6_HEADER + UDP_HEADER)
 		return false;
-	*proto = ip[6];
+	*proto = ip[IP6_NEXT_HEADER];
 	if (*proto != IPPROTO_TCP && *proto != IPPROTO_UDP)
 		return false;
-	memcpy(p->key.addresses, ip + 8, 32);
+	memcpy(p->key.addresses, ip + IP6_SRC, 2 * 16);
 	memcpy(&p->key.ports, ip + INNER_IPV6_HEADER, 4);
 	p->l4_offset = INNER_IPV6_HEADER;
 	p->mergeable = true;
@@ -273,17 +274,18 @@ static bool continues(const struct coalesce_flow *f, const struct parsed *p)
 static bool same_network4(const struct coalesce_flow *f, const uint8_t *ip)
 {
 	const uint8_t *head = f->head;
-	const uint16_t id = (uint16_t)(load_be16(head + 4) + f->frame.nr_iov - 1);
+	const uint16_t id = (uint16_t)(load_be16(head + IP4_ID) + f->frame.nr_iov - 1);
 
 	/* DF makes a packet atomic, and an atomic packet's id has no meaning (RFC 6864 section 4.1) */
-	return ip[1] == head[1] && ip[8] == head[8] && load_be16(ip + 6) == load_be16(head + 6) &&
-	       (load_be16(ip + 4) == id || (ip[6] & 0x40));
+	return ip[IP4_TOS] == head[IP4_TOS] && ip[IP4_TTL] == head[IP4_TTL] &&
+	       load_be16(ip + IP4_FRAGMENT) == load_be16(head + IP4_FRAGMENT) &&
+	       (load_be16(ip + IP4_ID) == id || (load_be16(ip + IP4_FRAGMENT) & IP4_DF));
 }
 
 /* Traffic class, flow label, hop limit. */
 static bool same_network6(const struct coalesce_flow *f, const uint8_t *ip)
 {
-	return load_be32(ip) == load_be32(f->head) && ip[7] == f->head[7];
+	return load_be32(ip) == load_be32(f->head) && ip[IP6_HOP_LIMIT] == f->head[IP6_HOP_LIMIT];
 }
 
 static bool same_tcp(const struct coalesce_flow *f, const uint8_t *tcp)
@@ -291,9 +293,10 @@ static bool same_tcp(const struct coalesce_flow *f, const uint8_t *tcp)
 	const uint8_t *head = f->head + f->l4_offset;
 
 	return load_be32(tcp + TCP_SEQ) == f->next_seq &&
-	       load_be32(tcp + TCP_ACK_SEQ) == load_be32(head + TCP_ACK_SEQ) && tcp[12] == head[12] &&
+	       load_be32(tcp + TCP_ACK_SEQ) == load_be32(head + TCP_ACK_SEQ) &&
+	       tcp[TCP_DATA_OFFSET] == head[TCP_DATA_OFFSET] &&
 	       load_be16(tcp + TCP_WINDOW) == load_be16(head + TCP_WINDOW) &&
-	       load_be16(tcp + 18) == load_be16(head + 18) &&
+	       load_be16(tcp + TCP_URGENT) == load_be16(head + TCP_URGENT) &&
 	       !memcmp(tcp + TCP_HEADER, head + TCP_HEADER, f->header_len - f->l4_offset - TCP_HEADER);
 }
 
@@ -355,11 +358,11 @@ static void finish_run(struct coalesce_flow *f)
 	uint16_t pseudo;
 
 	if (v4) {
-		store_be16(ip + 2, (uint16_t)frame->len);
-		store_be16(ip + 10, 0);
-		checksum_store(ip + 10, checksum_add_words(0, ip, INNER_IPV4_HEADER));
+		store_be16(ip + IP4_TOTAL_LEN, (uint16_t)frame->len);
+		store_be16(ip + IP4_CHECK, 0);
+		checksum_store(ip + IP4_CHECK, checksum_add_words(0, ip, INNER_IPV4_HEADER));
 	} else {
-		store_be16(ip + 4, (uint16_t)(frame->len - INNER_IPV6_HEADER));
+		store_be16(ip + IP6_PAYLOAD_LEN, (uint16_t)(frame->len - INNER_IPV6_HEADER));
 	}
 	if (udp)
 		store_be16(l4 + UDP_LEN, l4_len);

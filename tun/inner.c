@@ -5,6 +5,9 @@
 
 #include "tun/checksum.h"
 
+#define ICMP_TYPE 0
+#define ICMP_CODE 1
+#define ICMP_CHECK 2
 #define ICMP4_HEADER 8
 #define ICMP4_UNREACHABLE 3
 #define ICMP4_HOST_UNREACHABLE 1
@@ -35,7 +38,7 @@ int inner_check(const uint8_t *packet, uint32_t len, uint32_t *ip_len)
 	switch (packet[0] >> 4) {
 	case 4:
 		header = (packet[0] & 15) * 4u;
-		total = load_be16(packet + 2);
+		total = load_be16(packet + IP4_TOTAL_LEN);
 		if (header < INNER_IPV4_HEADER)
 			return -EINVAL;
 		break;
@@ -43,7 +46,7 @@ int inner_check(const uint8_t *packet, uint32_t len, uint32_t *ip_len)
 		header = INNER_IPV6_HEADER;
 		if (len < header)
 			return -EINVAL;
-		total = header + load_be16(packet + 4);
+		total = header + load_be16(packet + IP6_PAYLOAD_LEN);
 		break;
 	default:
 		return -EINVAL;
@@ -69,9 +72,9 @@ void inner_set_ecn(uint8_t *packet, uint8_t ecn)
 		return;
 	store_be16(packet, after);
 	/* HC' = ~(~HC + ~m + m'), equation 3 */
-	sum = checksum_add_be16(0, (uint16_t)~load_be16(packet + 10));
+	sum = checksum_add_be16(0, (uint16_t)~load_be16(packet + IP4_CHECK));
 	sum = checksum_add_be16(sum, (uint16_t)~before);
-	checksum_store(packet + 10, checksum_add_be16(sum, after));
+	checksum_store(packet + IP4_CHECK, checksum_add_be16(sum, after));
 }
 
 int inner_ecn_decapsulate(uint8_t *packet, uint8_t outer_ecn)
@@ -93,18 +96,18 @@ int inner_transport(const uint8_t *packet, uint32_t ip_len, struct inner_transpo
 
 static int transport4(const uint8_t *packet, struct inner_transport *t)
 {
-	const uint16_t fragment = load_be16(packet + 6);
+	const uint16_t fragment = load_be16(packet + IP4_FRAGMENT);
 
-	t->proto = packet[9];
-	t->fragment = fragment & 0x3fff;
-	t->later_fragment = fragment & 0x1fff;
+	t->proto = packet[IP4_PROTO];
+	t->fragment = fragment & IP4_IS_FRAGMENT;
+	t->later_fragment = fragment & IP4_FRAGMENT_OFFSET;
 	t->offset = (packet[0] & 15) * 4u;
 	return 0;
 }
 
 static int transport6(const uint8_t *packet, uint32_t ip_len, struct inner_transport *t)
 {
-	struct inner_transport at = {.proto = packet[6], .offset = INNER_IPV6_HEADER};
+	struct inner_transport at = {.proto = packet[IP6_NEXT_HEADER], .offset = INNER_IPV6_HEADER};
 
 	while (!at.later_fragment) {
 		uint32_t bytes;
@@ -143,8 +146,8 @@ uint64_t inner_pseudo_sum(const uint8_t *packet, uint8_t proto)
 {
 	const uint64_t sum = checksum_add_be16(0, proto);
 
-	return inner_version(packet) == 4 ? checksum_add_words(sum, packet + 12, 8)
-					  : checksum_add_words(sum, packet + 8, 32);
+	return inner_version(packet) == 4 ? checksum_add_words(sum, packet + IP4_SRC, 2 * 4)
+					  : checksum_add_words(sum, packet + IP6_SRC, 2 * 16);
 }
 
 unsigned inner_unreachable(const uint8_t *packet, uint32_t len, uint8_t *out, size_t out_size)
@@ -190,7 +193,7 @@ static bool is_icmp_error(unsigned version, uint8_t type)
 /* No answer to "this network", and none to or from class D, class E and the limited broadcast. */
 static bool answerable4(const uint8_t *packet)
 {
-	const uint8_t src = packet[12], dst = packet[16];
+	const uint8_t src = packet[IP4_SRC], dst = packet[IP4_DST];
 
 	return src != 0 && src < 224 && dst < 224;
 }
@@ -199,7 +202,8 @@ static bool answerable6(const uint8_t *packet)
 {
 	static const uint8_t unspecified[16];
 
-	return packet[8] != 0xff && packet[24] != 0xff && memcmp(packet + 8, unspecified, 16);
+	return packet[IP6_SRC] != 0xff && packet[IP6_DST] != 0xff &&
+	       memcmp(packet + IP6_SRC, unspecified, 16);
 }
 
 static unsigned unreachable4(const uint8_t *packet, uint32_t ip_len, uint8_t *out, size_t out_size)
@@ -212,18 +216,18 @@ static unsigned unreachable4(const uint8_t *packet, uint32_t ip_len, uint8_t *ou
 		return 0;
 	memset(out, 0, header);
 	out[0] = 0x45;
-	out[1] = TOS_NETWORK_CONTROL;
-	store_be16(out + 2, (uint16_t)total);
-	store_be16(out + 6, 0x4000);
-	out[8] = TTL;
-	out[9] = IPPROTO_ICMP;
-	memcpy(out + 12, packet + 16, 4);
-	memcpy(out + 16, packet + 12, 4);
-	checksum_store(out + 10, checksum_add_words(0, out, INNER_IPV4_HEADER));
-	icmp[0] = ICMP4_UNREACHABLE;
-	icmp[1] = ICMP4_HOST_UNREACHABLE;
+	out[IP4_TOS] = TOS_NETWORK_CONTROL;
+	store_be16(out + IP4_TOTAL_LEN, (uint16_t)total);
+	store_be16(out + IP4_FRAGMENT, IP4_DF);
+	out[IP4_TTL] = TTL;
+	out[IP4_PROTO] = IPPROTO_ICMP;
+	memcpy(out + IP4_SRC, packet + IP4_DST, 4);
+	memcpy(out + IP4_DST, packet + IP4_SRC, 4);
+	checksum_store(out + IP4_CHECK, checksum_add_words(0, out, INNER_IPV4_HEADER));
+	icmp[ICMP_TYPE] = ICMP4_UNREACHABLE;
+	icmp[ICMP_CODE] = ICMP4_HOST_UNREACHABLE;
 	memcpy(icmp + ICMP4_HEADER, packet, total - header);
-	checksum_store(icmp + 2, checksum_add(0, icmp, total - INNER_IPV4_HEADER));
+	checksum_store(icmp + ICMP_CHECK, checksum_add(0, icmp, total - INNER_IPV4_HEADER));
 	return total;
 }
 
@@ -238,16 +242,16 @@ static unsigned unreachable6(const uint8_t *packet, uint32_t ip_len, uint8_t *ou
 		return 0;
 	memset(out, 0, header);
 	store_be16(out, 0x6000 | TOS_NETWORK_CONTROL << 4);
-	store_be16(out + 4, icmp_len);
-	out[6] = IPPROTO_ICMPV6;
-	out[7] = TTL;
-	memcpy(out + 8, packet + 24, 16);
-	memcpy(out + 24, packet + 8, 16);
-	icmp[0] = ICMP6_UNREACHABLE;
-	icmp[1] = ICMP6_ADDRESS_UNREACHABLE;
+	store_be16(out + IP6_PAYLOAD_LEN, icmp_len);
+	out[IP6_NEXT_HEADER] = IPPROTO_ICMPV6;
+	out[IP6_HOP_LIMIT] = TTL;
+	memcpy(out + IP6_SRC, packet + IP6_DST, 16);
+	memcpy(out + IP6_DST, packet + IP6_SRC, 16);
+	icmp[ICMP_TYPE] = ICMP6_UNREACHABLE;
+	icmp[ICMP_CODE] = ICMP6_ADDRESS_UNREACHABLE;
 	memcpy(icmp + ICMP6_HEADER, packet, total - header);
-	checksum_store(
-		icmp + 2, checksum_add(checksum_add_be16(inner_pseudo_sum(out, IPPROTO_ICMPV6), icmp_len),
-				  icmp, icmp_len));
+	checksum_store(icmp + ICMP_CHECK,
+		checksum_add(
+			checksum_add_be16(inner_pseudo_sum(out, IPPROTO_ICMPV6), icmp_len), icmp, icmp_len));
 	return total;
 }

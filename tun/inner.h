@@ -9,6 +9,27 @@
 #define INNER_IPV4_HEADER 20
 #define INNER_IPV6_HEADER 40
 
+/* Offsets of their fields (RFC 791 section 3.1, RFC 8200 section 3). */
+#define IP4_TOS 1
+#define IP4_TOTAL_LEN 2
+#define IP4_ID 4
+#define IP4_FRAGMENT 6 /* flags and offset */
+#define IP4_TTL 8
+#define IP4_PROTO 9
+#define IP4_CHECK 10
+#define IP4_SRC 12
+#define IP4_DST 16
+#define IP6_PAYLOAD_LEN 4
+#define IP6_NEXT_HEADER 6
+#define IP6_HOP_LIMIT 7
+#define IP6_SRC 8
+#define IP6_DST 24
+
+/* Of the IPv4 fragment field: don't fragment; more fragments and offset; offset. */
+#define IP4_DF 0x4000
+#define IP4_IS_FRAGMENT 0x3fff
+#define IP4_FRAGMENT_OFFSET 0x1fff
+
 /* The two ECN bits (RFC 3168). */
 #define ECN_NOT_ECT 0
 #define ECN_ECT1 1
@@ -32,18 +53,18 @@ static inline unsigned inner_version(const uint8_t *packet)
 /* 4 or 16 bytes in network order. */
 static inline const uint8_t *inner_src(const uint8_t *packet)
 {
-	return inner_version(packet) == 4 ? packet + 12 : packet + 8;
+	return inner_version(packet) == 4 ? packet + IP4_SRC : packet + IP6_SRC;
 }
 
 static inline const uint8_t *inner_dst(const uint8_t *packet)
 {
-	return inner_version(packet) == 4 ? packet + 16 : packet + 24;
+	return inner_version(packet) == 4 ? packet + IP4_DST : packet + IP6_DST;
 }
 
 /* DSCP and ECN. */
 static inline uint8_t inner_tos(const uint8_t *packet)
 {
-	return inner_version(packet) == 4 ? packet[1] : (uint8_t)(load_be16(packet) >> 4);
+	return inner_version(packet) == 4 ? packet[IP4_TOS] : (uint8_t)(load_be16(packet) >> 4);
 }
 
 static inline uint8_t inner_ecn(const uint8_t *packet)

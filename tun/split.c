@@ -154,13 +154,13 @@ static void prepare_ip(struct split *s)
 	uint8_t *ip = s->template;
 
 	if (s->ip_version == 6) {
-		store_be16(ip + 4, 0);
+		store_be16(ip + IP6_PAYLOAD_LEN, 0);
 		return;
 	}
-	s->ip_id = load_be16(ip + 4);
-	store_be16(ip + 2, 0);
-	store_be16(ip + 4, 0);
-	store_be16(ip + 10, 0);
+	s->ip_id = load_be16(ip + IP4_ID);
+	store_be16(ip + IP4_TOTAL_LEN, 0);
+	store_be16(ip + IP4_ID, 0);
+	store_be16(ip + IP4_CHECK, 0);
 	s->ip_sum = checksum_add_words(0, ip, s->l4_offset);
 }
 
@@ -211,11 +211,12 @@ static void write_header(const struct split *s, uint8_t *data, uint32_t payload_
 		const uint16_t total = (uint16_t)(s->header_len + payload_len);
 		const uint16_t id = (uint16_t)(s->ip_id + s->i);
 
-		store_be16(data + 2, total);
-		store_be16(data + 4, id);
-		checksum_store(data + 10, checksum_add_be16(checksum_add_be16(s->ip_sum, total), id));
+		store_be16(data + IP4_TOTAL_LEN, total);
+		store_be16(data + IP4_ID, id);
+		checksum_store(data + IP4_CHECK, checksum_add_be16(checksum_add_be16(s->ip_sum, total), id));
 	} else {
-		store_be16(data + 4, (uint16_t)(s->header_len - INNER_IPV6_HEADER + payload_len));
+		store_be16(
+			data + IP6_PAYLOAD_LEN, (uint16_t)(s->header_len - INNER_IPV6_HEADER + payload_len));
 	}
 	if (s->l4_proto == IPPROTO_TCP) {
 		const uint32_t seq = s->tcp_seq + s->i * s->gso_size;

@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "tun/inner.h"
+
 #define INSN(c, d, s, o, i)                                                                                  \
 	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
 /*
@@ -93,28 +95,30 @@ static int load(unsigned nr_queues, const struct keys *keys)
 		SET(BPF_REG_0, 0),
 		EXIT(),
 		/* IPv4 */
-		ADD_ADDRESS(12, 0),
-		ADD_ADDRESS(16, 1),
-		LOAD8(9),
+		ADD_ADDRESS(IP4_SRC, 0),
+		ADD_ADDRESS(IP4_DST, 1),
+		LOAD8(IP4_PROTO),
 		MOVE(PROTO, BPF_REG_0),
-		LOAD16(6),
-		JUMP_IF(BPF_JSET, BPF_REG_0, 0x3fff, 55), /* a fragment: to the end, ports do not count */
+		LOAD16(IP4_FRAGMENT),
+		/* a fragment: to the end, ports do not count */
+		JUMP_IF(BPF_JSET, BPF_REG_0, IP4_IS_FRAGMENT, 55),
 		LOAD8(0),
 		ALU(BPF_AND, BPF_REG_0, 15),
 		ALU(BPF_LSH, BPF_REG_0, 2),
 		JUMP(43), /* to the ports */
 		/* IPv6 */
-		ADD_ADDRESS(8, 0),
-		ADD_ADDRESS(12, 1),
-		ADD_ADDRESS(16, 2),
-		ADD_ADDRESS(20, 3),
-		ADD_ADDRESS(24, 4),
-		ADD_ADDRESS(28, 5),
-		ADD_ADDRESS(32, 6),
-		ADD_ADDRESS(36, 7),
-		LOAD8(6), /* an extension header, that of fragments too, stands where TCP or UDP would */
+		ADD_ADDRESS(IP6_SRC, 0),
+		ADD_ADDRESS(IP6_SRC + 4, 1),
+		ADD_ADDRESS(IP6_SRC + 8, 2),
+		ADD_ADDRESS(IP6_SRC + 12, 3),
+		ADD_ADDRESS(IP6_DST, 4),
+		ADD_ADDRESS(IP6_DST + 4, 5),
+		ADD_ADDRESS(IP6_DST + 8, 6),
+		ADD_ADDRESS(IP6_DST + 12, 7),
+		/* an extension header, that of fragments too, stands where TCP or UDP would */
+		LOAD8(IP6_NEXT_HEADER),
 		MOVE(PROTO, BPF_REG_0),
-		SET(BPF_REG_0, 40),
+		SET(BPF_REG_0, INNER_IPV6_HEADER),
 		/* ports: r0 is where */
 		MOVE(AT, BPF_REG_0),
 		JUMP_IF(BPF_JEQ, PROTO, IPPROTO_TCP, 1),
