@@ -25,7 +25,7 @@ const struct checksum_impl checksum_impls[] = {
 	{NULL, NULL, NULL},
 };
 
-/* Written once, before main(); right, if slow, for whoever comes even earlier. */
+/* Written once, before main(). Until then the slowest, which is right on every CPU. */
 static uint64_t (*best)(uint64_t sum, const void *data, size_t len) = add_portable;
 
 uint64_t checksum_add(uint64_t sum, const void *data, size_t len)

@@ -2,8 +2,8 @@
  * Joins opened packets, in the order they arrive, into TUN frames: TCP runs as TSO, UDP runs as USO, all
  * others as they are. Payload is not copied: a frame is a list of pieces of the caller's buffers, which must
  * stay until coalesce_flush(). Never reorders packets of a flow; packets it cannot attribute to a flow
- * (fragments, ICMP, extension headers) flush what is open before them. Rules: shared/DESIGN.md section 3,
- * same as the kernel's GRO. One per decrypt-to-TUN thread.
+ * (fragments, ICMP, extension headers) flush what is open before them. Packets are joined
+ * only where the kernel's GRO would join them. One per thread tun-tx.
  */
 #pragma once
 

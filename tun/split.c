@@ -71,7 +71,7 @@ bool split_next(struct split *s, struct split_segment *seg)
 
 static int begin_plain(struct split *s)
 {
-	/* A checksum inside the IP header would be the work of no sane sender. */
+	/* Completing a checksum there would overwrite the IP header. */
 	if ((s->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
 		s->csum_start < (s->ip_version == 4 ? INNER_IPV4_HEADER : INNER_IPV6_HEADER))
 		return -EINVAL;

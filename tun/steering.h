@@ -1,8 +1,8 @@
 /*
  * Which queue of a multi-queue TUN device a packet leaves by. Left alone, the kernel moves a flow to the
  * queue that its replies were last written to, in mid-flow, and two readers then race: the flow is reordered.
- * This puts a small program in its place that decides by the packet's own addresses, protocol and ports, under
- * a secret key that each device draws anew, so that no sender can aim many flows at one queue.
+ * This puts a small program in its place that decides by the packet's own addresses, protocol and ports,
+ * under a secret key that each device draws anew, so that no sender can aim many flows at one queue.
  */
 #pragma once
 

@@ -55,8 +55,8 @@ struct tun_queue_ops {
 	/*
 	 * Writer thread. Writes one frame whole, or nothing. 0, -EAGAIN (no room), -ENETDOWN (interface is
 	 * down; what kernels report as EIO or EINVAL for that is mapped where it can be told), -EOPNOTSUPP
-	 * (the kernel refuses this super-packet: the caller re-sends in pieces), other -errno. The frame stays
-	 * the caller's.
+	 * (the kernel refuses this super-packet: the caller re-sends in pieces), other -errno. The frame
+	 * stays the caller's.
 	 */
 	int (*send)(struct tun_queue *queue, struct tun_frame *frame);
 	/* Any thread. Makes recv_wait() return -ECANCELED from now on. */

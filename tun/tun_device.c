@@ -36,10 +36,10 @@
 #define READ_PAUSE_LOG2_MAX 6u
 
 /*
- * The kernel says EINVAL both to a kind of super-packet that it does not know and to a single bad frame. Once it
- * has taken a frame of a kind it knows that kind, and every later refusal is that frame's own. Until then, this
- * many refusals in a row mean that it does not; it is asked again by one frame every OFFLOAD_RETRY_NS. Refused
- * frames are not lost: the caller sends them in pieces.
+ * A kernel that has taken one super-packet of a kind knows that kind; what it refuses later is that frame's
+ * own fault. The error, EINVAL, does not tell the two apart. So only while none has been taken do this many
+ * refusals in a row mean that the kind is not known. Then no more are made, but for one every
+ * OFFLOAD_RETRY_NS that asks again. Refused frames are not lost: the caller sends them in pieces.
  */
 #define REFUSALS_TO_BELIEVE 3
 #define OFFLOAD_RETRY_NS (10 * NS_PER_SEC)
@@ -347,8 +347,8 @@ static int recv_many(struct tun_queue *queue, struct train *train)
 }
 
 /*
- * Can no later read succeed? Any other error is passing (no memory) or one packet's (EINVAL: the kernel could not
- * describe it to us, and has dropped it).
+ * Can no later read succeed? Any other error passes (no memory) or is one packet's (EINVAL: the kernel could
+ * not describe it to us, and has dropped it).
  */
 static bool is_final(int err)
 {
@@ -487,7 +487,7 @@ static void note_refusal(struct device_queue *q, const struct tun_frame *frame)
 	q->retry_ns = q->sys->now_ns() + OFFLOAD_RETRY_NS;
 }
 
-/* Cannot be told of an interface that was moved to another namespace or renamed: then no. */
+/* False also where it cannot be known: of an interface that was renamed or moved to another namespace. */
 static bool is_down(const struct device_queue *q)
 {
 	struct ifreq request = {0};
@@ -501,7 +501,7 @@ static void stop(struct tun_queue *queue)
 	struct device_queue *q = CONTAINER_OF(queue, struct device_queue, queue);
 	const uint64_t one = 1;
 
-	/* Never read, so it stays readable; it can only fail when it is so already. */
+	/* Nobody reads the count, so it stays readable. The write can only fail when the count is full. */
 	if (write(q->stop_fd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
 }

@@ -41,8 +41,8 @@ static inline socklen_t endpoint_socklen(const struct endpoint *e)
 }
 
 /*
- * Destination address and port, folded: equal for equal endpoints, and mostly different for others. The upper bits
- * are the better mixed.
+ * Destination address and port, folded: equal for equal endpoints, and mostly different for others. The
+ * upper bits are the better mixed.
  */
 static inline uint32_t endpoint_tag(const struct endpoint *endpoint)
 {

@@ -26,7 +26,7 @@ uint8_t *gso_queue_slot(struct gso_queue *q, const struct endpoint *endpoint, ui
 	uint8_t *slot;
 
 	assert(len >= 1 && len <= GSO_DATAGRAM_MAX);
-	/* Here and not when a batch becomes sealed: only now is its last slot known to be filled. */
+	/* A slot is filled after the call that gave it away, so only now are all sealed batches complete. */
 	if (q->flush_threshold && q->nr_sealed >= q->flush_threshold)
 		deliver_sealed(q);
 
@@ -57,8 +57,10 @@ void gso_queue_flush(struct gso_queue *q)
 	deliver_until(q, NULL);
 }
 
-/* The newest batch of this connection, if a datagram may still be appended, moved to the end of open[]; NULL
- * none. */
+/*
+ * The newest batch of this connection, moved to the end of open[]. NULL: there is none that a datagram may
+ * still be appended to.
+ */
 static struct udp_batch *find_open(struct gso_queue *q, const struct endpoint *endpoint, uint32_t tag)
 {
 	for (unsigned i = q->nr_open; i--;) {
@@ -91,7 +93,7 @@ static struct udp_batch *open_batch(
 		gso_queue_flush(q);
 	batch = pool_get(q->pool);
 	if (unlikely(!batch)) {
-		/* What is held back here may be all that the pool waits for. */
+		/* The pool's batches may all be in this queue: unless they leave, the wait has no end. */
 		gso_queue_flush(q);
 		batch = q->wait(q->arg);
 		if (!batch)
@@ -139,7 +141,7 @@ static void deliver_sealed(struct gso_queue *q)
 			rest = b->next;
 	for (struct udp_batch *b = q->first; b != rest; b = b->next)
 		b->sealed = true;
-	/* Sealed is now the same as leaving. */
+	/* From here on the sealed batches are exactly those that leave. */
 	for (unsigned i = 0; i < q->nr_open; i++)
 		if (!q->open[i]->sealed) {
 			q->open_tag[kept] = q->open_tag[i];

@@ -1,6 +1,6 @@
 /*
  * The ordered GSO queue: sealed datagrams gather here, in send order, in batches that one sendmsg with
- * UDP_SEGMENT can carry. Owned by the crypto thread; the cipher writes straight into the slots.
+ * UDP_SEGMENT can carry. Owned by whoever holds the state baton; the cipher writes straight into the slots.
  *
  * A batch belongs to one connection (source pin, destination) and has one traffic class byte. A datagram is
  * appended only to the newest batch of its connection, and only if that has its class and it is not longer

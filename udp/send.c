@@ -13,7 +13,10 @@
 #define WAIT_SLICE_MS 50
 #define NO_BUFFER_TRIES 8
 #define NO_BUFFER_PAUSE_NS (100 * 1000)
-/* Payload that fits every path: the minimum MTU of IPv6, the least path MTU that the kernel believes of IPv4. */
+/*
+ * Payload that fits every path: of IPv6 by its minimum MTU, of IPv4 by the least path MTU that the kernel
+ * believes (net.ipv4.route.min_pmtu).
+ */
 #define EVERY_PATH_BYTES_V6 (1280 - 40 - 8)
 #define EVERY_PATH_BYTES_V4 (552 - 20 - 8)
 #define REFUSALS_LOG2 8
@@ -219,7 +222,7 @@ static void count_run(struct udp_tx *tx, struct udp_batch **batches, unsigned se
 		learn_acceptance(tx, batches, sent);
 }
 
-/* Port 0 cannot be addressed; the kernel says EINVAL to it, which must not be taken for a word on GSO. */
+/* Port 0 cannot be sent to. The kernel would say EINVAL, which would then be blamed on GSO. */
 static bool has_destination(const struct udp_batch *batch)
 {
 	switch (batch->endpoint.to.sa.sa_family) {

@@ -1,14 +1,14 @@
 /*
- * Sending batches: sendmmsg, each message with UDP_SEGMENT, traffic class and source pin, and
- * every fallback of shared/DESIGN.md section 5. Each datagram is sent or counted as dropped exactly once.
+ * Sending batches: sendmmsg, each message with UDP_SEGMENT, traffic class and source pin, and what to do when
+ * the kernel refuses. Each datagram is sent or counted as dropped exactly once.
  *
  * - EINVAL, ENODEV, EADDRNOTAVAIL or no route, with a pin: the pin is cleared and the batch tried again.
- * - EIO, EINVAL or EMSGSIZE with UDP_SEGMENT: sent in pieces; when that works, it is remembered for this
- *   destination, for UDP_GSO_RETRY_NS. Whether UDP_SEGMENT works depends on the way to the destination: on the
- *   path MTU (the kernel refuses longer segments), on the device it leaves by (checksum offload), on IPsec. So
- *   the answer of one destination must not cost all others their GSO. Only when UDP_GSO_BELIEVE destinations in
- *   a row have refused, for no reason of length, and none has accepted, does the whole socket go without for
- *   UDP_GSO_RETRY_NS. Then one batch tries again: where no device can do it, that is one vain call each time.
+ * - EIO, EINVAL or EMSGSIZE with UDP_SEGMENT: sent in pieces; when that works, remembered for this
+ *   destination for UDP_GSO_RETRY_NS. Whether UDP_SEGMENT works depends on the way to the destination: on its
+ *   path MTU (the kernel refuses longer segments), on the device that leads there, on IPsec. So one
+ *   destination's refusal must not cost all others their GSO. Only when the last UDP_GSO_BELIEVE destinations
+ *   have all refused, and not for the length, does the whole socket go without for UDP_GSO_RETRY_NS. Then one
+ *   batch tries again: where no device can do it, that is one failing call each time.
  * - EAGAIN: waits until writable; after UDP_TX_WAIT_MS without progress, the datagrams of this call that
  *   still find no room are counted.
  * - ENOBUFS, ENOMEM: a few short waits.
@@ -24,7 +24,7 @@
 #define UDP_TX_BATCHES_MAX 64
 #define UDP_TX_WAIT_MS 2000
 #define UDP_GSO_RETRY_NS (30 * NS_PER_SEC)
-#define UDP_GSO_BELIEVE 4
+#define UDP_GSO_BELIEVE 4 /* destinations */
 
 /* The syscalls, replaceable for fault injection. */
 struct udp_tx_sys {

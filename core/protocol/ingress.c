@@ -275,8 +275,8 @@ static void write_frame(void *arg, struct tun_frame *frame, unsigned packets)
 
 	for (unsigned step = 0; unlikely(err) && step < TUN_WAIT_STEPS_MAX; step++) {
 		if (err == -EOPNOTSUPP) {
-			/* The kernel takes no such super-packets after all: this one goes in pieces, and no
-			 * more are made. */
+			/* The kernel refuses this super-packet: it goes in pieces. If the queue has given up
+			 * its kind, no more are made. */
 			in->coalesce.offloads =
 				atomic_load_explicit(&in->queue->offloads, memory_order_relaxed);
 			send = tun_frame_split_send;

@@ -470,7 +470,9 @@ Test(tun_device, down_interface_costs_no_offload)
 	tun_device_close(dev);
 }
 
-/* The kernel's own word on frames that it refuses for their fields, as it would a kind that it does not know. */
+/*
+ * The kernel's own word on frames that it refuses for their fields, as it would a kind that it does not know.
+ */
 Test(tun_device, bad_super_packets_cost_the_good_ones_nothing)
 {
 	struct tun_queue *q;
