@@ -12,10 +12,10 @@ from test_traffic import gateway
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def build(name):
+def build(name, *flags):
     """Compiles one of the C helpers of this folder."""
     out = os.path.join(tempfile.gettempdir(), f"{name}-{os.getpid()}-{time.monotonic_ns()}")
-    run(["cc", "-O2", "-o", out, os.path.join(HERE, name + ".c")])
+    run(["cc", "-O2", *flags, "-o", out, os.path.join(HERE, name + ".c")])
     return out
 
 

@@ -10,7 +10,8 @@ import threading
 import time
 
 from cases import BOTH_ROLES, SELF, case
-from lib import (SOL_UDP, UDP_SEGMENT, Node, Site, Tunnel, check, equal, gather, ping, raw_capture, status_kb, udp, veth, wait_until)
+from lib import (SOL_UDP, UDP_SEGMENT, Node, Program, Site, Tunnel, check, equal, gather, ping, raw_capture, status_kb, udp, veth, wait_until)
+from test_flows import build
 from test_network import Numbered
 from test_traffic import both_ways
 
@@ -267,3 +268,20 @@ def staged_packets_are_bounded_and_sent_after_the_handshake(a, b):
     if a.is_sluice:
         equal(got, list(range(1000 - len(got), 1000)), "the newest are kept")
         equal(t.a.daemon.counter("egress_staged_overflow"), 1000 - len(got), "drops")
+
+
+@case(ours=True, timeout=60)
+def passing_errors_of_tun_cost_no_packet(sluice):
+    faults = {"LD_PRELOAD": build("tun_faults", "-shared", "-fPIC"), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+    # One TUN thread, so that all super-packets of an end are written to one queue.
+    t = Tunnel(Program("sluice", sluice.path, env=faults), sluice, args_a=("--tun-threads", 1), args_b=("--tun-threads", 1))
+    ping(t.n1, "10.0.0.2", count=50)
+    both_ways(t, "10.0.0.2", 16 << 20)
+    both_ways(t, "fd00::2", 16 << 20)
+    check(not t.a.daemon.ended(), "the daemon has ended")
+    c = t.a.daemon.counters()
+    print({k: c[k] for k in ("reads", "read_errors", "writes", "write_errors", "write_fallbacks", "packets", "frames")})
+    check(c["read_errors"] > 0, "no read has failed")
+    # Had one refusal ended the super-packets, there would be no second.
+    check(c["write_fallbacks"] > 2, f"{c['write_fallbacks']} super-packets were refused")
+    equal(c["ingress_tun_error"], 0, "packets lost in writing")
