@@ -26,7 +26,7 @@ void blake2s_mac(
 {
 	blake2s_state state;
 
-	assert(out_len > 0 && out_len <= BLAKE2S_BYTES && key_len > 0 && key_len <= BLAKE2S_KEYBYTES);
+	CHECK(out_len > 0 && out_len <= BLAKE2S_BYTES && key_len > 0 && key_len <= BLAKE2S_KEYBYTES);
 	blake2s_init_key(&state, out_len, key, key_len);
 	update(&state, in, in_len);
 	final(&state, out, out_len);
@@ -38,7 +38,7 @@ void blake2s_hmac(
 	uint8_t block[BLOCK_BYTES] = {0};
 	uint8_t inner[BLAKE2S_BYTES];
 
-	assert(key_len <= BLOCK_BYTES);
+	CHECK(key_len <= BLOCK_BYTES);
 	if (key_len > 0)
 		memcpy(block, key, key_len);
 	hmac_pass(inner, block, 0x36, in, in_len);

@@ -30,7 +30,7 @@ enum cookie_verdict cookie_checker_verify(struct cookie_checker *c, const void *
 	uint8_t mac[WIRE_MAC_BYTES];
 	uint8_t cookie[COOKIE_BYTES];
 
-	assert(len >= 2 * WIRE_MAC_BYTES);
+	CHECK(len >= 2 * WIRE_MAC_BYTES);
 	blake2s_mac(mac, sizeof(mac), c->mac1_key, sizeof(c->mac1_key), bytes, MAC1_OFFSET(len));
 	if (sodium_memcmp(mac, bytes + MAC1_OFFSET(len), sizeof(mac)) != 0)
 		return COOKIE_BAD_MAC1;
@@ -52,7 +52,7 @@ void cookie_reply_create(struct cookie_checker *c, struct wire_cookie *reply, co
 	const uint8_t *bytes = msg;
 	uint8_t cookie[COOKIE_BYTES];
 
-	assert(len >= 2 * WIRE_MAC_BYTES);
+	CHECK(len >= 2 * WIRE_MAC_BYTES);
 	make_cookie(cookie, c, source, source_len, now_ns);
 	store_le32(&reply->type, WIRE_COOKIE);
 	store_le32(&reply->receiver, receiver);
@@ -72,7 +72,7 @@ void cookie_jar_sign(struct cookie_jar *jar, void *msg, size_t len, uint64_t now
 {
 	uint8_t *bytes = msg;
 
-	assert(len >= 2 * WIRE_MAC_BYTES);
+	CHECK(len >= 2 * WIRE_MAC_BYTES);
 	blake2s_mac(bytes + MAC1_OFFSET(len), WIRE_MAC_BYTES, jar->mac1_key, sizeof(jar->mac1_key), bytes,
 		MAC1_OFFSET(len));
 	memcpy(jar->last_mac1, bytes + MAC1_OFFSET(len), sizeof(jar->last_mac1));

@@ -67,7 +67,7 @@ void *secret_alloc(size_t bytes)
 	unsigned class;
 	struct free_object *object;
 
-	assert(bytes > 0);
+	CHECK(bytes > 0);
 	if (bytes > OBJECT_BYTES_MAX)
 		return NULL;
 	class = size_class(bytes, &class_bytes);
@@ -95,7 +95,7 @@ void secret_free(void *p, size_t bytes)
 
 	if (!p)
 		return;
-	assert(bytes > 0 && bytes <= OBJECT_BYTES_MAX);
+	CHECK(bytes > 0 && bytes <= OBJECT_BYTES_MAX);
 	class = size_class(bytes, &class_bytes);
 	secret_zero(p, bytes);
 

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "ring/check.h"
+
 #define CACHE_LINE 64
 #define CACHE_ALIGNED __attribute__((aligned(CACHE_LINE)))
 /* The caller must look at the result: 0 or -errno unless the comment says otherwise. */

@@ -17,7 +17,7 @@ int pool_init(struct pool *pool, unsigned count, size_t item_bytes, struct park 
 	size_t stride, bytes;
 	void *memory;
 
-	assert(count > 0 && item_bytes >= sizeof(struct pool_item));
+	CHECK(count > 0 && item_bytes >= sizeof(struct pool_item));
 	stride = ALIGN_UP(item_bytes, (size_t)CACHE_LINE);
 	if (__builtin_mul_overflow(count, stride, &bytes) || bytes > PTRDIFF_MAX - 2 * HUGE_PAGE)
 		return -ENOMEM;

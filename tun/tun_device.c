@@ -170,7 +170,7 @@ void tun_device_close(struct tun_device *dev)
 
 struct tun_queue *tun_device_queue(struct tun_device *dev, unsigned i)
 {
-	assert(i < dev->nr);
+	CHECK(i < dev->nr);
 	return &dev->queues[i].queue;
 }
 

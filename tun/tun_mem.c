@@ -268,7 +268,7 @@ static struct tun_mem_packet *join(const struct tun_frame *frame)
 		.csum_offset = frame->csum_offset,
 	};
 	for (uint32_t i = 1; i < frame->nr_iov; i++) {
-		assert(frame->iov[i].iov_len <= frame->len - at);
+		CHECK(frame->iov[i].iov_len <= frame->len - at);
 		memcpy(packet->data + at, frame->iov[i].iov_base, frame->iov[i].iov_len);
 		at += (uint32_t)frame->iov[i].iov_len;
 	}

@@ -89,6 +89,8 @@ static struct udp_batch *open_batch(
 {
 	struct udp_batch *batch;
 
+	/* What is added to the batch later is not longer: see fits(). */
+	CHECK(segment_len >= 1 && segment_len <= GSO_DATAGRAM_MAX);
 	if (unlikely(q->nr_open == GSO_CONNECTIONS_MAX))
 		gso_queue_flush(q);
 	batch = pool_get(q->pool);

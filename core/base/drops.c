@@ -6,6 +6,6 @@ static const char *const texts[DROP_REASON_COUNT] = {
 
 const char *drop_text(enum drop_reason why)
 {
-	assert(why < DROP_REASON_COUNT);
+	CHECK(why < DROP_REASON_COUNT);
 	return texts[why];
 }

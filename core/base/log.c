@@ -161,7 +161,7 @@ const char *log_get_directives(char buf[LOG_DIRECTIVES_BYTES])
 
 		used += (size_t)snprintf(buf + used, LOG_DIRECTIVES_BYTES - used, "%s%s=%s", c ? "," : "",
 			component_names[c], level_names[level]);
-		assert(used < LOG_DIRECTIVES_BYTES);
+		CHECK(used < LOG_DIRECTIVES_BYTES);
 	}
 	return buf;
 }
@@ -266,7 +266,7 @@ static void write_json(enum log_level level, enum log_component component, const
 		return;
 	len = json_dumpb(object, line, sizeof(line) - 2, JSON_COMPACT);
 	json_decref(object);
-	assert(len <= sizeof(line) - 2); /* at worst each of the LINE_BYTES is escaped to two */
+	CHECK(len <= sizeof(line) - 2); /* at worst each of the LINE_BYTES is escaped to two */
 	if (atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG)
 		syslog(syslog_priority(level), "%.*s", (int)len, line);
 	else

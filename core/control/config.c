@@ -81,7 +81,7 @@ int config_set_add_prefix(struct config_set *set, const struct ip_prefix *prefix
 {
 	int err;
 
-	assert(set->nr_peers > 0);
+	CHECK(set->nr_peers > 0);
 	if (set->nr_prefixes == CONFIG_SET_PREFIXES_MAX)
 		return -E2BIG;
 	err = array_grow(
@@ -99,7 +99,7 @@ void config_set_replace_prefixes(struct config_set *set)
 {
 	struct config_peer *section;
 
-	assert(set->nr_peers > 0);
+	CHECK(set->nr_peers > 0);
 	section = &set->peers[set->nr_peers - 1];
 	section->replace_allowed_ips = true;
 	section->nr_prefixes = 0;
@@ -497,7 +497,7 @@ static void visit_snapshot(struct device *dev, void *arg)
 		const struct peer *peer = cds_list_entry(link, struct peer, link);
 		struct config_peer_view *view = &s->peers[s->nr_peers];
 
-		assert(s->nr_peers < s->peers_capacity);
+		CHECK(s->nr_peers < s->peers_capacity);
 		s->nr_peers++;
 		memcpy(view->public_key, peer->public_key, NOISE_KEY_BYTES);
 		memcpy(view->preshared, peer->handshake.preshared, NOISE_KEY_BYTES);
@@ -517,7 +517,7 @@ static bool snapshot_prefix(void *arg, const struct ip_prefix *prefix)
 {
 	struct config_snapshot *s = arg;
 
-	assert(s->nr_prefixes < s->prefixes_capacity);
+	CHECK(s->nr_prefixes < s->prefixes_capacity);
 	s->prefixes[s->nr_prefixes++] = *prefix;
 	return true;
 }

@@ -142,7 +142,7 @@ char *uapi_session_room(struct uapi_session *s, size_t *len)
 
 void uapi_session_received(struct uapi_session *s, size_t len)
 {
-	assert(len <= sizeof(s->in) - s->in_len);
+	CHECK(len <= sizeof(s->in) - s->in_len);
 	s->in_len += len;
 	run(s);
 }
@@ -155,7 +155,7 @@ const char *uapi_session_answer(const struct uapi_session *s, size_t *len)
 
 void uapi_session_sent(struct uapi_session *s, size_t len)
 {
-	assert(len <= s->answer.len - s->sent);
+	CHECK(len <= s->answer.len - s->sent);
 	s->sent += len;
 	if (s->sent < s->answer.len)
 		return;

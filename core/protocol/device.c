@@ -150,7 +150,7 @@ void device_set_private_key(struct device *dev, const uint8_t private_key[NOISE_
 void device_add_peer(struct device *dev, struct peer *peer)
 {
 	device_assert_held(dev);
-	assert(dev->nr_peers < DEVICE_PEERS_MAX);
+	CHECK(dev->nr_peers < DEVICE_PEERS_MAX);
 	peer->id = dev->next_peer_id++;
 	peer->owner = (unsigned)(peer->id % dev->nr_tun_tx_threads);
 	cds_list_add_tail(&peer->link, &dev->peers);

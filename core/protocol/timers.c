@@ -59,7 +59,7 @@ void timers_arm(struct device *dev, struct peer *peer, enum peer_timer timer, ui
 		return;
 	peer->deadline_ns[timer] = deadline_ns;
 	if (peer->timer_slot == UINT_MAX) {
-		assert(h->nr < h->capacity);
+		CHECK(h->nr < h->capacity);
 		peer->timer_key_ns = deadline_ns;
 		place(h, h->nr++, peer);
 		sift_up(h, peer->timer_slot);

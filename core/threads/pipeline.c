@@ -35,7 +35,7 @@ int pipeline_start(struct pipeline **out, const struct pipeline_config *config)
 	struct pipeline *p = calloc(1, sizeof(*p));
 	int err;
 
-	assert(config->tun_threads >= 1 && config->tun_threads <= TUN_TX_THREADS_MAX);
+	CHECK(config->tun_threads >= 1 && config->tun_threads <= TUN_TX_THREADS_MAX);
 	if (!p)
 		return -ENOMEM;
 	p->config = *config;

@@ -197,10 +197,7 @@ void state_thread_set_mtu(struct state_thread *t, uint32_t mtu)
 
 void state_thread_submit_train(struct state_thread *t, struct train *train)
 {
-	const bool pushed = mpsc_push(t->trains_tx, train);
-
-	assert(pushed);
-	(void)pushed;
+	CHECK(mpsc_push(t->trains_tx, train));
 }
 
 unsigned state_thread_trains_waiting(const struct state_thread *t)

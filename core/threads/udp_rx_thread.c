@@ -157,7 +157,7 @@ static void *run_udp_rx(void *arg)
 	rcu_register_thread();
 	park_count_wakes(&t->counters.wakes_given);
 	t->batch = pool_get(&t->batches);
-	assert(t->batch);
+	CHECK(t->batch);
 	while (!worker_stopping(&t->worker)) {
 		socket_share_update(&t->share);
 		const struct udp_sockets *s = t->share.sockets;

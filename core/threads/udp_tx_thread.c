@@ -110,10 +110,7 @@ bool udp_tx_thread_has_adopted(const struct udp_tx_thread *t)
 void udp_tx_thread_submit(struct udp_tx_thread *t, struct udp_batch *batch)
 {
 	/* There is a slot for every batch. */
-	const bool pushed = spsc_push(t->batches_tx, batch);
-
-	assert(pushed);
-	(void)pushed;
+	CHECK(spsc_push(t->batches_tx, batch));
 }
 
 bool udp_tx_thread_begin_inline(struct udp_tx_thread *t)

@@ -1,4 +1,5 @@
 #include <limits.h>
+#include <signal.h>
 
 #include "core/protocol/timers.h"
 #include "tests/unit/protocol/support.h"
@@ -568,4 +569,14 @@ Test(timers, heap_finds_the_earliest_of_many)
 			break;
 		}
 	}
+}
+
+/* In every build: the heap's end is the end of its memory. */
+Test(timers, one_peer_more_than_the_heap_holds_aborts, .signal = SIGABRT)
+{
+	struct device *dev = &p.a->dev;
+
+	timers_cancel_all(dev, p.pb);
+	dev->timers.capacity = dev->timers.nr;
+	timers_arm(dev, p.pb, TIMER_START, dev->now_ns);
 }
