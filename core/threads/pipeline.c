@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "core/threads/rcu_worker.h"
 #include "core/threads/socket_share.h"
 #include "core/threads/state_thread.h"
 #include "core/threads/tun_rx_thread.h"
@@ -182,8 +183,10 @@ static int register_metrics(const struct pipeline *p)
 
 static int start(struct pipeline *p)
 {
-	int err = state_thread_start(p->state);
+	int err = rcu_worker_start();
 
+	if (!err)
+		err = state_thread_start(p->state);
 	if (!err)
 		err = udp_tx_thread_start(p->udp_tx);
 	if (!err)

@@ -1,8 +1,9 @@
 #include "core/threads/worker.h"
 
-#include <signal.h>
 #include <time.h>
 #include <urcu-qsbr.h>
+
+#include "core/base/thread.h"
 
 void worker_init(struct worker *w, const _Atomic bool *stopping)
 {
@@ -13,17 +14,10 @@ void worker_init(struct worker *w, const _Atomic bool *stopping)
 
 int worker_start(struct worker *w, const char *name, void *(*run)(void *), void *arg)
 {
-	sigset_t all, old;
+	const int err = thread_start(&w->thread, name, run, arg);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	const int err = pthread_create(&w->thread, NULL, run, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (err)
-		return -err;
-	w->started = true;
-	pthread_setname_np(w->thread, name);
-	return 0;
+	w->started = !err;
+	return err;
 }
 
 void worker_wake(struct worker *w)
