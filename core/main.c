@@ -180,7 +180,9 @@ static int run_interface(const struct options *options, struct control_socket *s
 		complain("cannot start: %s", strerror(-err));
 		goto out;
 	}
-	err = start_pipeline(&pipeline, options, aead, tun, metrics, control);
+	err = log_start();
+	if (!err)
+		err = start_pipeline(&pipeline, options, aead, tun, metrics, control);
 	if (err) {
 		complain("cannot start the threads of %s: %s", options->ifname, strerror(-err));
 		goto out;
@@ -216,6 +218,7 @@ out:
 	tun_device_close(tun);
 	if (status == EXIT_SUCCESS)
 		log_info(LOG_CORE, "%s ended", options->ifname);
+	log_stop();
 	return status;
 }
 

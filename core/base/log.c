@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +13,13 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/base/log_ring.h"
+#include "core/base/thread.h"
 #include "ring/park.h"
 
-#define LINE_BYTES 1024
 #define IDENT_BYTES 64
+/* How long the end waits for a log whose reader hangs. */
+#define STOP_WAIT_NS NS_PER_SEC
 
 static const char *const level_names[LOG_LEVELS] = {"off", "error", "warn", "info", "debug"};
 
@@ -56,13 +61,30 @@ static _Atomic(enum log_format) current_format = LOG_FORMAT_HUMAN;
 static _Atomic(enum log_sink) current_sink = LOG_SINK_STDERR;
 static _Atomic(struct log_limit *) limits; /* push-only list */
 
+/* Of the thread `log`, from log_start() on. */
+static struct {
+	_Atomic bool queueing; /* lines go into the ring; otherwise whoever logs writes them itself */
+	_Atomic bool stopping; /* set once there is nothing to come */
+	struct park park;
+	pthread_t thread;
+	sem_t done; /* posted by the thread as the last thing it does */
+	struct log_ring ring;
+} writer;
+
 static int parse_directives(
 	uint8_t levels[LOG_COMPONENTS], const char *directives, char error[LOG_ERROR_BYTES]);
-static void sanitize(char *text);
-static void format_time(char *buf, size_t size);
-static void write_json(enum log_level level, enum log_component component, const char *message);
-static void write_human(enum log_level level, enum log_component component, const char *message);
-static void write_line(char *line, size_t len);
+static void *writer_run(void *arg);
+static bool writer_finish(void);
+static void report_check(const char *text);
+static void say_lost(uint64_t lost);
+static void fill(struct log_line *line, enum log_level level, enum log_component component, const char *fmt,
+	va_list args) PRINTF_LIKE(4, 0);
+static void write_line(const struct log_line *line);
+static void write_json(const struct log_line *line, const char *message);
+static void write_human(const struct log_line *line, const char *message);
+static void write_text(char *text, size_t len);
+static void sanitize(char *to, const char *text, size_t size);
+static void format_time(char *buf, size_t size, uint64_t realtime_ns);
 static int syslog_priority(enum log_level level);
 static uint64_t window_now(void);
 static void limit_list(struct log_limit *limit);
@@ -70,20 +92,55 @@ static int find_name(const char *const *names, unsigned nr, const char *text, si
 
 void log_write(enum log_level level, enum log_component component, const char *fmt, ...)
 {
-	int saved_errno = errno;
-	char message[LINE_BYTES];
+	const bool queueing = atomic_load_explicit(&writer.queueing, memory_order_acquire);
+	const int saved_errno = errno;
+	struct log_line own, *line = queueing ? log_ring_reserve(&writer.ring) : &own;
 	va_list args;
 
-	va_start(args, fmt);
-	vsnprintf(message, sizeof(message), fmt, args);
-	va_end(args);
-	sanitize(message);
-
-	if (atomic_load_explicit(&current_format, memory_order_relaxed) == LOG_FORMAT_JSON)
-		write_json(level, component, message);
-	else
-		write_human(level, component, message);
+	/* A ring without room is one that the writer is at, so nobody needs to be woken. */
+	if (line) {
+		va_start(args, fmt);
+		fill(line, level, component, fmt, args);
+		va_end(args);
+		if (queueing) {
+			log_ring_commit(line);
+			park_wake(&writer.park);
+		} else {
+			write_line(line);
+		}
+	}
 	errno = saved_errno;
+}
+
+int log_start(void)
+{
+	int err;
+
+	park_init(&writer.park);
+	if (sem_init(&writer.done, 0, 0))
+		return -errno;
+	atomic_store(&writer.stopping, false);
+	err = thread_start(&writer.thread, "log", writer_run, NULL);
+	if (err) {
+		sem_destroy(&writer.done);
+		return err;
+	}
+	check_set_reporter(report_check);
+	atomic_store_explicit(&writer.queueing, true, memory_order_release);
+	return 0;
+}
+
+void log_stop(void)
+{
+	if (!atomic_load(&writer.queueing))
+		return;
+	check_set_reporter(NULL);
+	/* A thread that hangs in the writing of a line ends with the process. Nothing is written any more. */
+	if (!writer_finish())
+		return;
+	pthread_join(writer.thread, NULL);
+	sem_destroy(&writer.done);
+	atomic_store(&writer.queueing, false);
 }
 
 bool log_limit_pass(struct log_limit *limit)
@@ -229,75 +286,169 @@ static int parse_directives(
 }
 
 /*
+ * Thread log: the only one that waits for a reader of the log. It is no other thread's second task because
+ * nothing may hang with it, not the answers to wg nor SIGTERM either; and writes that do not wait are no way
+ * out, because standard error is shared with other processes, whose writes would change with it, and syslog()
+ * knows no such thing.
+ */
+static void *writer_run(void *arg)
+{
+	for (;;) {
+		/* Both before the last look at the ring, after which nothing may be missed. */
+		const uint32_t ticket = park_ticket(&writer.park);
+		const bool last = atomic_load(&writer.stopping);
+		const struct log_line *line;
+
+		while ((line = log_ring_peek(&writer.ring))) {
+			say_lost(line->lost);
+			write_line(line);
+			log_ring_release(&writer.ring);
+		}
+		say_lost(log_ring_take_lost(&writer.ring));
+		if (last)
+			break;
+		park_wait(&writer.park, ticket, PARK_FOREVER);
+	}
+	sem_post(&writer.done);
+	return NULL;
+}
+
+/* Waits, not for long, until all that is queued has been written. Whether it has. */
+static bool writer_finish(void)
+{
+	const uint64_t until_ns = park_clock_ns() + STOP_WAIT_NS;
+	const struct timespec until = {
+		.tv_sec = (time_t)(until_ns / NS_PER_SEC), .tv_nsec = (long)(until_ns % NS_PER_SEC)};
+	int err;
+
+	atomic_store(&writer.stopping, true);
+	park_wake(&writer.park);
+	do
+		err = sem_clockwait(&writer.done, CLOCK_MONOTONIC, &until);
+	while (err && errno == EINTR);
+	return !err;
+}
+
+/* A failed check says its line on standard error itself, which in the background leads nowhere. */
+static void report_check(const char *text)
+{
+	if (atomic_load(&current_sink) == LOG_SINK_SYSLOG)
+		log_write(LOG_LEVEL_ERROR, LOG_CORE, "%s", text);
+	if (!pthread_equal(pthread_self(), writer.thread))
+		IGNORE_RESULT("the process ends either way", writer_finish());
+}
+
+static void say_lost(uint64_t lost)
+{
+	struct log_line line = {.realtime_ns = clock_realtime_ns(),
+		.level = LOG_LEVEL_WARN,
+		.component = LOG_CORE,
+		.thread = "log"};
+
+	if (!lost)
+		return;
+	snprintf(line.message, sizeof(line.message),
+		"%llu lines were lost here: the log is not read fast enough", (unsigned long long)lost);
+	write_line(&line);
+}
+
+static void fill(struct log_line *line, enum log_level level, enum log_component component, const char *fmt,
+	va_list args)
+{
+	line->realtime_ns = clock_realtime_ns();
+	line->level = (uint8_t)level;
+	line->component = (uint8_t)component;
+	line->thread[0] = '\0';
+	/* A system call, and only this format shows it. */
+	if (atomic_load_explicit(&current_format, memory_order_relaxed) == LOG_FORMAT_JSON)
+		pthread_getname_np(pthread_self(), line->thread, sizeof(line->thread));
+	vsnprintf(line->message, sizeof(line->message), fmt, args);
+}
+
+static void write_line(const struct log_line *line)
+{
+	char message[LOG_MESSAGE_BYTES];
+
+	sanitize(message, line->message, sizeof(message));
+	if (atomic_load_explicit(&current_format, memory_order_relaxed) == LOG_FORMAT_JSON)
+		write_json(line, message);
+	else
+		write_human(line, message);
+}
+
+static void write_json(const struct log_line *line, const char *message)
+{
+	char ts[40], thread[LOG_THREAD_BYTES], text[2 * LOG_MESSAGE_BYTES + 256];
+	json_t *object;
+	size_t len;
+
+	format_time(ts, sizeof(ts), line->realtime_ns);
+	sanitize(thread, line->thread, sizeof(thread));
+	object = json_pack("{s:s, s:s, s:s, s:s, s:s}", "ts", ts, "level", level_names[line->level],
+		"component", component_names[line->component], "thread", thread, "message", message);
+	if (!object)
+		return;
+	len = json_dumpb(object, text, sizeof(text) - 2, JSON_COMPACT);
+	json_decref(object);
+	CHECK(len <= sizeof(text) - 2); /* at worst each byte of the message is escaped to two */
+	if (atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG)
+		syslog(syslog_priority(line->level), "%.*s", (int)len, text);
+	else
+		write_text(text, len);
+}
+
+static void write_human(const struct log_line *line, const char *message)
+{
+	char ts[40], text[LOG_MESSAGE_BYTES + 128];
+	int len;
+
+	if (atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG) {
+		syslog(syslog_priority(line->level), "%s: %s", component_names[line->component], message);
+		return;
+	}
+	format_time(ts, sizeof(ts), line->realtime_ns);
+	len = snprintf(text, sizeof(text) - 1, "%s %-5s %s: %s", ts, level_names[line->level],
+		component_names[line->component], message);
+	write_text(text, MIN((size_t)len, sizeof(text) - 2));
+}
+
+/* text has room for one more byte. */
+static void write_text(char *text, size_t len)
+{
+	struct pollfd standard_error = {.fd = STDERR_FILENO, .events = POLLOUT};
+	ssize_t written;
+
+	text[len] = '\n';
+	do {
+		/* Whoever else has this pipe may have made it non-blocking. */
+		if ((written = write(STDERR_FILENO, text, len + 1)) < 0 && errno == EAGAIN)
+			poll(&standard_error, 1, -1);
+	} while (written < 0 && (errno == EINTR || errno == EAGAIN));
+	/* Any other failure has no better place to be reported than the one that just failed. */
+}
+
+/*
  * Names and error texts may come from outside: no line breaks, no terminal escapes, and always valid UTF-8
  * for JSON.
  */
-static void sanitize(char *text)
+static void sanitize(char *to, const char *text, size_t size)
 {
-	for (unsigned char *c = (unsigned char *)text; *c; c++)
-		if (*c < 0x20 || *c > 0x7e)
-			*c = '?';
+	size_t i;
+
+	for (i = 0; i < size - 1 && text[i]; i++)
+		to[i] = text[i] < 0x20 || text[i] > 0x7e ? '?' : text[i];
+	to[i] = '\0';
 }
 
-static void format_time(char *buf, size_t size)
+static void format_time(char *buf, size_t size, uint64_t realtime_ns)
 {
-	const uint64_t now_ns = clock_realtime_ns();
-	const time_t seconds = (time_t)(now_ns / NS_PER_SEC);
+	const time_t seconds = (time_t)(realtime_ns / NS_PER_SEC);
 	struct tm tm;
 	size_t len;
 
 	gmtime_r(&seconds, &tm);
 	len = strftime(buf, size, "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(buf + len, size - len, ".%06uZ", (unsigned)(now_ns % NS_PER_SEC / 1000));
-}
-
-static void write_json(enum log_level level, enum log_component component, const char *message)
-{
-	char ts[40], thread[16] = "", line[2 * LINE_BYTES + 256];
-	json_t *object;
-	size_t len;
-
-	format_time(ts, sizeof(ts));
-	pthread_getname_np(pthread_self(), thread, sizeof(thread));
-	sanitize(thread);
-	object = json_pack("{s:s, s:s, s:s, s:s, s:s}", "ts", ts, "level", level_names[level], "component",
-		component_names[component], "thread", thread, "message", message);
-	if (!object)
-		return;
-	len = json_dumpb(object, line, sizeof(line) - 2, JSON_COMPACT);
-	json_decref(object);
-	CHECK(len <= sizeof(line) - 2); /* at worst each of the LINE_BYTES is escaped to two */
-	if (atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG)
-		syslog(syslog_priority(level), "%.*s", (int)len, line);
-	else
-		write_line(line, len);
-}
-
-static void write_human(enum log_level level, enum log_component component, const char *message)
-{
-	char ts[40], line[LINE_BYTES + 128];
-	int len;
-
-	if (atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG) {
-		syslog(syslog_priority(level), "%s: %s", component_names[component], message);
-		return;
-	}
-	format_time(ts, sizeof(ts));
-	len = snprintf(line, sizeof(line) - 1, "%s %-5s %s: %s", ts, level_names[level],
-		component_names[component], message);
-	write_line(line, MIN((size_t)len, sizeof(line) - 2));
-}
-
-/* line has room for one more byte. */
-static void write_line(char *line, size_t len)
-{
-	ssize_t written;
-
-	line[len] = '\n';
-	do
-		written = write(STDERR_FILENO, line, len + 1);
-	while (written < 0 && errno == EINTR);
-	/* Any other failure has no better place to be reported than the one that just failed. */
+	snprintf(buf + len, size - len, ".%06uZ", (unsigned)(realtime_ns % NS_PER_SEC / 1000));
 }
 
 static int syslog_priority(enum log_level level)

@@ -3,6 +3,10 @@
  * to standard error (one write(2) each, so lines of several threads never mix) or to syslog(3), as text for
  * people or as one JSON object a line.
  *
+ * From log_start() to log_stop() a thread named `log` does the writing, and nothing else waits for whoever reads
+ * the log: a line is put into a bounded ring, with the time and the thread, and when there is no room it is lost
+ * and counted, which the log says where the line would be. Before and after, whoever logs writes.
+ *
  * Never log a key, a cookie or a payload. What a datagram from the network can trigger goes through
  * log_limited().
  */
@@ -94,8 +98,8 @@ static inline bool log_enabled(enum log_level level, enum log_component componen
 #define log_debug(component, ...) log_at(LOG_LEVEL_DEBUG, component, __VA_ARGS__)
 
 /*
- * Any thread. Writes one line whatever the levels are; control characters become '?'. Keeps errno. Use the
- * macros above.
+ * Any thread. Logs one line whatever the levels are; control characters become '?'. Keeps errno, allocates nothing
+ * once there is the log thread. Use the macros above.
  */
 void log_write(enum log_level level, enum log_component component, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Any thread. Whether this call site may log now; counts the line as suppressed otherwise. */
@@ -109,6 +113,14 @@ void log_report_suppressed(void);
 void log_set_format(enum log_format format);
 /* ident: program and interface for syslog, copied. Control thread, before other threads log. */
 void log_set_sink(enum log_sink sink, const char *ident);
+
+/* Control thread, before other threads log. Starts the log thread. -errno when there can be none. */
+int log_start(void) MUST_CHECK;
+/*
+ * Control thread, after all others that log. Writes what is queued and ends the log thread; after a second, when the
+ * log's reader hangs, gives up, and lines are lost from then on. Does nothing without log_start().
+ */
+void log_stop(void);
 
 /*
  * Directives: levels separated by commas, `LEVEL` for every component that is not named and `COMPONENT=LEVEL`

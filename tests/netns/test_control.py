@@ -423,6 +423,39 @@ def starts_where_system_controls_are_read_only(sluice):
     equal(s.daemon.dump()[0]["listen_port"], "51820", "listen port")
 
 
+@case(ours=True)
+def log_that_nobody_reads_stops_nothing(sluice):
+    with tempfile.TemporaryDirectory(prefix="sluice-log-") as directory:
+        fifo, wrapper = os.path.join(directory, "log"), os.path.join(directory, "sluice")
+        os.mkfifo(fifo)
+        with open(wrapper, "w") as f:
+            f.write(f"#!/bin/sh\nexec {sluice.path} \"$@\" 2<>{fifo}\n")
+        os.chmod(wrapper, 0o755)
+        t = Tunnel(Program("sluice", wrapper, env=sluice.env), sluice, args_a=("--log", "debug"), peers=False)
+        d = t.a.daemon
+        reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            while True:
+                os.write(reader, b".")
+        except BlockingIOError:
+            pass
+        try:
+            t.connect()
+            ping(t.n1, "10.0.0.2", count=3)
+            ping(t.n2, "10.0.0.1", count=3)
+            key = pubkey(genkey())
+            for _ in range(600):  # a few lines each: more than are kept
+                d.uapi(f"set=1\npublic_key={hexkey(key)}\nreplace_allowed_ips=true\n\n")
+                d.uapi(f"set=1\npublic_key={hexkey(key)}\nremove=true\n\n")
+            ping(t.n1, "10.0.0.2", count=3)
+            equal(list(d.dump()[1]), [t.b.public], "peers")
+            start = time.monotonic()
+            d.stop()
+            check(time.monotonic() - start < 5, f"ending took {time.monotonic() - start:.1f} s")
+        finally:
+            os.close(reader)
+
+
 @case()
 def goes_to_the_background_when_its_socket_answers(sluice):
     node = Node("alone")

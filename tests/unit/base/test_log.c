@@ -5,8 +5,12 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static int captured[2];
@@ -288,4 +292,241 @@ Test(log, lines_of_several_threads_do_not_mix)
 		cr_assert_eq((size_t)end, strlen(line));
 		cr_assert_eq(i, next[thread]++);
 	}
+}
+
+/* ---- the log thread ---- */
+
+/* A pipe as standard error that takes no more: whoever writes waits until somebody reads. */
+static void hang(void)
+{
+	static const char filler[1] = {'.'};
+
+	cr_assert_eq(pipe2(captured, O_NONBLOCK), 0);
+	while (write(captured[1], filler, 1) == 1)
+		;
+	cr_assert_eq(fcntl(captured[1], F_SETFL, 0), 0);
+	cr_assert_geq(dup2(captured[1], STDERR_FILENO), 0);
+	alarm(60); /* ends what does wait */
+}
+
+/* Reads on until nothing came for a while. The text is the caller's. */
+static char *read_all(void)
+{
+	const size_t size = 4 << 20;
+	char *text = malloc(size);
+	size_t len = 0;
+
+	cr_assert(text);
+	for (unsigned idle = 0; idle < 50 && len < size - 1;) {
+		const ssize_t n = read(captured[0], text + len, size - 1 - len);
+
+		if (n > 0) {
+			len += (size_t)n;
+			idle = 0;
+		} else {
+			usleep(10000);
+			idle++;
+		}
+	}
+	text[len] = '\0';
+	return text;
+}
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+static void log_numbers(unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++)
+		log_error(LOG_CORE, "number %u", i);
+}
+
+/* Follows numbers and losses through the text. Returns the number that comes next. */
+static unsigned follow_numbers(char *text, uint64_t *lost)
+{
+	unsigned next = 0;
+
+	*lost = 0;
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		unsigned number;
+		char *loss = strstr(line, " lines were lost here");
+
+		if (loss) {
+			while (loss[-1] != ' ')
+				loss--;
+			*lost += strtoul(loss, NULL, 10);
+			next += (unsigned)strtoul(loss, NULL, 10);
+			continue;
+		}
+		line = strstr(line, "core: number ");
+		if (!line)
+			continue;
+		cr_assert_eq(sscanf(line, "core: number %u", &number), 1);
+		cr_assert_eq(number, next, "%u where %u comes next", number, next);
+		next++;
+	}
+	return next;
+}
+
+Test(log_thread, reader_that_hangs_stops_nobody, .timeout = 100)
+{
+	uint64_t start_ns;
+
+	hang();
+	cr_assert_eq(log_start(), 0);
+	log_numbers(0, 10000);
+	start_ns = now_ns(CLOCK_MONOTONIC);
+	log_stop();
+	cr_assert_lt(now_ns(CLOCK_MONOTONIC) - start_ns, 20 * NS_PER_SEC);
+	/* Nor does anybody wait afterwards. */
+	log_numbers(10000, 20000);
+}
+
+Test(log_thread, says_in_its_place_how_many_lines_were_lost, .timeout = 100)
+{
+	uint64_t lost;
+	char *text;
+
+	hang();
+	cr_assert_eq(log_start(), 0);
+	log_numbers(0, 3000);
+	text = read_all();
+	cr_assert_eq(follow_numbers(text, &lost), 3000);
+	cr_assert_geq(lost, 1000);
+	free(text);
+	/* Later lines are written as if nothing had been. */
+	log_numbers(0, 100);
+	log_stop();
+	text = read_all();
+	cr_assert_eq(follow_numbers(text, &lost), 100);
+	cr_assert_eq(lost, 0);
+	free(text);
+}
+
+Test(log_thread, end_writes_all_that_is_queued)
+{
+	uint64_t lost;
+	char *text;
+
+	capture();
+	cr_assert_eq(log_start(), 0);
+	log_numbers(0, 200);
+	log_stop();
+	/* And from then on everybody writes for himself. */
+	log_numbers(200, 210);
+	text = read_all();
+	cr_assert_eq(follow_numbers(text, &lost), 210);
+	cr_assert_eq(lost, 0);
+	free(text);
+}
+
+static uint64_t logged_from_ns, logged_to_ns;
+
+static void *log_by_name(void *arg)
+{
+	prctl(PR_SET_NAME, "somebody");
+	logged_from_ns = now_ns(CLOCK_REALTIME);
+	log_info(LOG_CORE, "here");
+	logged_to_ns = now_ns(CLOCK_REALTIME);
+	return arg;
+}
+
+Test(log_thread, line_has_time_and_thread_of_where_it_was_logged, .timeout = 100)
+{
+	char *text;
+	const char *ts, *thread;
+	pthread_t somebody;
+	json_t *object;
+	struct tm tm = {0};
+	double second;
+	uint64_t ns;
+
+	log_set_format(LOG_FORMAT_JSON);
+	hang();
+	cr_assert_eq(log_start(), 0);
+	cr_assert_eq(pthread_create(&somebody, NULL, log_by_name, NULL), 0);
+	pthread_join(somebody, NULL);
+	usleep(50000);
+	text = read_all();
+	log_stop();
+	object = json_loads(strchr(text, '{'), JSON_DISABLE_EOF_CHECK, NULL);
+	cr_assert(object);
+	cr_assert_eq(json_unpack(object, "{s:s, s:s}", "ts", &ts, "thread", &thread), 0);
+	cr_assert_str_eq(thread, "somebody");
+	cr_assert_eq(sscanf(ts, "%d-%d-%dT%d:%d:%lf", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
+			     &tm.tm_min, &second),
+		6);
+	tm.tm_year -= 1900;
+	tm.tm_mon--;
+	/* In microseconds, which is what is shown. */
+	ns = (uint64_t)timegm(&tm) * NS_PER_SEC + (uint64_t)(second * 1e6 + 0.5) * 1000;
+	cr_assert(ns + 1000 > logged_from_ns && ns <= logged_to_ns, "%s", ts);
+	json_decref(object);
+	free(text);
+}
+
+Test(log_thread, lines_of_one_thread_stay_in_order)
+{
+	unsigned numbers[4] = {0, 1, 2, 3}, next[4] = {0}, written = 0, lost = 0;
+	pthread_t threads[4];
+	char *text;
+
+	cr_assert_eq(pipe2(captured, O_NONBLOCK), 0);
+	cr_assert_eq(fcntl(captured[1], F_SETPIPE_SZ, 1 << 20) < 0, false);
+	cr_assert_geq(dup2(captured[1], STDERR_FILENO), 0);
+	cr_assert_eq(log_start(), 0);
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, log_many, &numbers[i]), 0);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	log_stop();
+	text = read_all();
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		unsigned thread, i;
+		char *at = strstr(line, "core: thread ");
+
+		if (!at) {
+			cr_assert_eq(sscanf(line, "%*s warn core: %u lines were lost", &i), 1, "%s", line);
+			lost += i;
+			continue;
+		}
+		cr_assert_eq(sscanf(at, "core: thread %u line %u", &thread, &i), 2);
+		cr_assert(i >= next[thread], "line %u of thread %u after line %u", i, thread, next[thread]);
+		next[thread] = i + 1;
+		written++;
+	}
+	cr_assert_eq(written + lost, 2000, "%u written, %u lost", written, lost);
+	free(text);
+}
+
+Test(log_thread, failed_check_writes_what_is_queued, .timeout = 100)
+{
+	int ends[2], status;
+	char *text, *queued, *check;
+	pid_t child;
+
+	cr_assert_eq(pipe2(ends, O_NONBLOCK), 0);
+	child = fork();
+	cr_assert_geq(child, 0);
+	if (child == 0) {
+		dup2(ends[1], STDERR_FILENO);
+		if (log_start())
+			_exit(1);
+		log_numbers(0, 100);
+		CHECK(!"a bug");
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	captured[0] = ends[0];
+	text = read_all();
+	queued = strstr(text, "core: number 99\n");
+	check = strstr(text, "check failed: !\"a bug\"\n");
+	cr_assert(queued && check, "%s", text);
+	free(text);
 }
