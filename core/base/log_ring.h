@@ -19,9 +19,9 @@
 
 struct log_line {
 	uint64_t lost;        /* how many were refused before this one, and are not counted elsewhere */
-	uint64_t realtime_ns; /* when it was logged; */
-	char thread[LOG_THREAD_BYTES]; /* and by whom */
+	uint64_t realtime_ns; /* of logging, not of writing */
 	uint8_t level, component;
+	char thread[LOG_THREAD_BYTES]; /* who logged it */
 	char message[LOG_MESSAGE_BYTES];
 };
 
