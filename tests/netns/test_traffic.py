@@ -130,7 +130,7 @@ def tun_threads(a, b, n):
                    for task in os.listdir(f"/proc/{t.a.daemon.pid}/task"))
     for i in range(n):
         check(f"tun-rx{i}" in names and f"tun-tx{i}" in names, f"thread names: {names}")
-    check(f"tun-rx{n}" not in names and {"state", "udp-tx", "udp-rx"} <= set(names), f"thread names: {names}")
+    check(f"tun-rx{n}" not in names and {"state", "udp-tx", "udp-rx", "log", "rcu"} <= set(names), f"thread names: {names}")
     errors = []
     threads = [threading.Thread(target=lambda i=i: errors.append(catch(both_ways, t, ("10.0.0.2", "fd00::2")[i % 2], 4 << 20, 7100 + i)))
                for i in range(4)]
