@@ -5,10 +5,14 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -529,4 +533,68 @@ Test(log_thread, failed_check_writes_what_is_queued, .timeout = 100)
 	check = strstr(text, "check failed: !\"a bug\"\n");
 	cr_assert(queued && check, "%s", text);
 	free(text);
+}
+
+/* A syslogd of our own in a namespace of our own. Its socket, or -1 where that is not allowed. */
+static int own_syslog(void)
+{
+	const struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+	int fd;
+
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+		mount("none", "/dev", "tmpfs", 0, NULL))
+		return -1;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+Test(log_thread, syslog_that_hangs_stops_nobody, .timeout = 100)
+{
+	char text[2048];
+	unsigned received = 0;
+	const int fd = own_syslog();
+
+	if (fd < 0)
+		cr_skip_test("a mount namespace is not allowed here");
+	alarm(60);
+	log_set_sink(LOG_SINK_SYSLOG, "test");
+	cr_assert_eq(log_start(), 0);
+	log_numbers(0, 1000);
+	log_stop();
+	/* Those that its socket took while nobody read. */
+	for (ssize_t len; (len = recv(fd, text, sizeof(text) - 1, 0)) > 0; received++) {
+		text[len] = '\0';
+		cr_assert(strstr(text, "core: number "), "%s", text);
+	}
+	cr_assert(received > 0 && received < 1000, "%u lines", received);
+}
+
+Test(log_thread, failed_check_reaches_syslog, .timeout = 100)
+{
+	char text[2048];
+	int status;
+	pid_t child;
+	ssize_t len;
+	const int null = open("/dev/null", O_WRONLY), fd = own_syslog();
+
+	if (fd < 0)
+		cr_skip_test("a mount namespace is not allowed here");
+	child = fork();
+	cr_assert_geq(child, 0);
+	if (child == 0) {
+		dup2(null, STDERR_FILENO);
+		log_set_sink(LOG_SINK_SYSLOG, "test");
+		if (log_start())
+			_exit(1);
+		CHECK(!"a bug");
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	len = recv(fd, text, sizeof(text) - 1, 0);
+	cr_assert_gt(len, 0);
+	text[len] = '\0';
+	cr_assert(strstr(text, "check failed: !\"a bug\""), "%s", text);
 }
