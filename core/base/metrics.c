@@ -61,13 +61,13 @@ static uint64_t sum(const struct source *first, const struct source *end, unsign
 
 const struct metric_info *metric_info(enum metric metric)
 {
-	assert(metric < METRIC_COUNT);
+	CHECK(metric < METRIC_COUNT);
 	return &infos[metric];
 }
 
 const struct metrics_group_info *metrics_group_info(enum metrics_group group)
 {
-	assert(group < METRICS_GROUP_COUNT);
+	CHECK(group < METRICS_GROUP_COUNT);
 	return &groups[group];
 }
 
