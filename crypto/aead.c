@@ -81,7 +81,7 @@ static double measure(const struct aead_backend *backend, uint8_t *memory)
 	size_t half = MEASURE_SEGMENTS * (MEASURE_SEGMENT_BYTES + CACHE_LINE);
 	double best = 0;
 	int err;
-	struct aead *aead = backend->new(&err);
+	struct aead *aead = backend->new (&err);
 
 	if (aead == NULL)
 		return 0;

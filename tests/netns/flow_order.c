@@ -111,7 +111,8 @@ static void send_burst(struct flow *f, uint32_t flow)
 
 		memcpy(packet, &h, sizeof(h));
 		if (sendto(f->fd, packet, len, 0, (void *)&f->to,
-			    f->to.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in)) < 0) {
+			    f->to.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+							: sizeof(struct sockaddr_in)) < 0) {
 			if (errno == ENOBUFS || errno == EAGAIN || errno == ECONNREFUSED)
 				return;
 			fail("sendto");
@@ -154,7 +155,8 @@ static void receive_all(struct flow *f, uint32_t flow)
 int main(int argc, char **argv)
 {
 	if (argc < 6) {
-		fprintf(stderr, "usage: flow_order receive|send|both ADDRESS PORT FLOWS SECONDS [RATE] [PEER]\n");
+		fprintf(stderr,
+			"usage: flow_order receive|send|both ADDRESS PORT FLOWS SECONDS [RATE] [PEER]\n");
 		return 2;
 	}
 	bool both = strcmp(argv[1], "both") == 0, sending = both || strcmp(argv[1], "send") == 0;
@@ -194,7 +196,8 @@ int main(int argc, char **argv)
 	while ((now = now_ns()) < end + (receiving ? 500000000u : 0)) {
 		bool busy = false;
 
-		if (sending && now < end && (rate == 0 || (double)sent < rate * (double)(now - start) / 1e9)) {
+		if (sending && now < end &&
+			(rate == 0 || (double)sent < rate * (double)(now - start) / 1e9)) {
 			uint32_t flow = random32() % nr;
 
 			send_burst(&flows[flow], flow);
@@ -208,8 +211,8 @@ int main(int argc, char **argv)
 			usleep(200);
 		}
 	}
-	printf("sent=%llu received=%llu reordered=%llu duplicate=%llu corrupt=%llu missing=%llu\n", (unsigned long long)sent,
-		(unsigned long long)received, (unsigned long long)reordered, (unsigned long long)duplicate,
-		(unsigned long long)corrupt, (unsigned long long)lost);
+	printf("sent=%llu received=%llu reordered=%llu duplicate=%llu corrupt=%llu missing=%llu\n",
+		(unsigned long long)sent, (unsigned long long)received, (unsigned long long)reordered,
+		(unsigned long long)duplicate, (unsigned long long)corrupt, (unsigned long long)lost);
 	return reordered || duplicate || corrupt || (receiving && !received);
 }

@@ -23,7 +23,7 @@ static void open_backends(void)
 	nr_usable = 0;
 	for (unsigned i = 0; aead_backends[i] != NULL; i++) {
 		int err = 0;
-		struct aead *aead = aead_backends[i]->new(&err);
+		struct aead *aead = aead_backends[i]->new (&err);
 
 		if (aead == NULL) {
 			cr_assert_lt(err, 0);
