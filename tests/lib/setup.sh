@@ -28,7 +28,7 @@ setup_group()
 	tests)
 		setup_group netns
 		echo libcriterion-dev:pc/criterion clang-14:cmd/clang-14 libclang-rt-14-dev:rt/14 \
-			wireguard-go:cmd/wireguard-go valgrind:cmd/valgrind mandoc:cmd/mandoc
+			wireguard-go:cmd/wireguard-go valgrind:cmd/valgrind mandoc:cmd/mandoc gdb:cmd/gdb
 		;;
 	aarch64) # headers only; optional
 		echo clang-14:cmd/clang-14 libc6-dev-arm64-cross:f/usr/aarch64-linux-gnu/include/stdio.h
