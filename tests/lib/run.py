@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs the suites of sluice and counts single tests. Started by tests/run, which installs what is needed.
 
-suites: runner (how this program counts), unit (Criterion, one program a layer; what chooses by the CPU runs again as on lesser CPUs), sim (two
-devices on a lossy wire), fuzz (replay of the corpora), stress (threads), e2e (network namespaces), man (the manual page), aarch64
-(cross-compilation; optional, skipped when its compiler or libraries are not there), lab (the commands in perf/, and instructions per packet
-against the baseline)
+suites: runner (how this program counts), lint (rooms, format, clang-tidy, shellcheck, hardening of what was built), unit (Criterion, one
+program a layer; what chooses by the CPU runs again as on lesser CPUs), sim (two devices on a lossy wire), fuzz (replay of the corpora), stress
+(threads), e2e (network namespaces), man (the manual page), aarch64 (cross-compilation; optional, skipped when its compiler or libraries are not
+there), lab (the commands in perf/, and instructions per packet against the baseline)
 builds: gcc, clang (release, warnings are errors); gcc-asan, clang-asan (address and undefined behaviour); tsan (threads)
 """
 
@@ -27,10 +27,15 @@ BUILDS = os.path.join(ROOT, "build-tests")
 
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "abort_on_error=0:allocator_may_return_null=1:exitcode=99:strict_string_checks=1",
-    "LSAN_OPTIONS": "print_suppressions=0:suppressions=" + os.path.join(ROOT, "tests/lib/lsan.supp"),
+    "LSAN_OPTIONS": "print_suppressions=1:suppressions=" + os.path.join(ROOT, "tests/lib/lsan.supp"),
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
-    "TSAN_OPTIONS": "halt_on_error=0:exitcode=99:second_deadlock_stack=1:suppressions=" + os.path.join(ROOT, "tests/stress/tsan.supp"),
+    "TSAN_OPTIONS": "halt_on_error=0:exitcode=99:second_deadlock_stack=1:print_suppressions=1:suppressions=" + os.path.join(ROOT, "tests/stress/tsan.supp"),
 }
+# Files of suppressions: the sanitizer, the suite whose programs must meet each line, the file, and a program that is run again with other seeds
+# (up to so many times) while a line has not been met, because a race is not seen each time.
+SUPPRESSIONS = [("address", "unit", "tests/lib/lsan.supp", "", 0), ("thread", "stress", "tests/stress/tsan.supp", "stress-pipeline", 6)]
+# What the sanitizers print of those used, at the end of a program: "  12 race:urcu_qsbr_barrier" (threads), "  3   4096 libcriterion" (leaks).
+USED_RE = re.compile(r"^\s*\d+ (\w+:\S+)$|^\s*\d+\s+\d+ (\S+)$", re.M)
 ASAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"]
 TSAN = ["-Dbuildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"]
 # What the programs below find on a CPU that has no more than this. libcrypto does not ask SLUICE_CPU: the bits are those of AVX-512, AVX2 and AVX.
@@ -45,22 +50,25 @@ CPU_PROGRAMS = ["unit-ring", "unit-crypto", "unit-tun"]
 class Build:
     """A build directory and the suites that run in it."""
 
-    def __init__(self, name, compiler, options, suites, e2e=(), factor=1, cpu_limits=()):
+    def __init__(self, name, compiler, options, suites, e2e=(), factor=1, cpu_limits=(), lint=()):
         self.name, self.compiler, self.options, self.suites, self.e2e, self.factor = name, compiler, options, suites, list(e2e), factor
-        self.cpu_limits = cpu_limits
+        self.cpu_limits, self.lint = cpu_limits, list(lint)
+        self.used_suppressions = set()
         self.dir = os.path.join(BUILDS, name)
         self.sluice = os.path.join(self.dir, "sluice")
 
 
 # Each build type runs what it is best at finding; the whole end-to-end suite runs once, in what users get.
 BUILDS_ALL = [
-    Build("gcc", "gcc", ["-Dbuildtype=release"], ["unit", "sim", "fuzz", "stress", "e2e"], cpu_limits=CPU_LIMITS),
-    Build("clang", "clang-14", ["-Dbuildtype=release"], ["unit", "sim", "e2e"], ["--quick", "ping*", "tcp*", "udp*", "tun_threads", "flow_order*"]),
+    Build("gcc", "gcc", ["-Dbuildtype=release"], ["lint", "unit", "sim", "fuzz", "stress", "e2e"], cpu_limits=CPU_LIMITS,
+          lint=["layers", "text", "hardening"]),
+    Build("clang", "clang-14", ["-Dbuildtype=release"], ["lint", "unit", "sim", "e2e"],
+          ["--quick", "ping*", "tcp*", "udp*", "tun_threads", "flow_order*", "gdb*"], lint=["hardening"]),
     Build("gcc-asan", "gcc", ASAN, ["unit", "sim", "fuzz", "e2e"], ["--quick"], 3),
     Build("clang-asan", "clang-14", ASAN + ["-Dfuzz=true"], ["unit", "sim", "fuzz", "e2e"], ["--quick", "hostile*", "tcp*", "uapi*"], 3),
     Build("tsan", "clang-14", TSAN, ["stress"], [], 5),
 ]
-SUITES = ["runner", "unit", "sim", "fuzz", "stress", "e2e", "man", "aarch64", "lab"]
+SUITES = ["runner", "lint", "unit", "sim", "fuzz", "stress", "e2e", "man", "aarch64", "lab"]
 
 
 class Totals:
@@ -217,8 +225,42 @@ def run_program(build, test, limit=None):
     env = {**(SANITIZER_ENV if build.factor > 1 else {}), "CRITERION_VERBOSITY_LEVEL": "1", **test["env"], **(CPU_LIMITS[limit] if limit else {})}
     seconds = test["timeout"] * build.factor if test["timeout"] > 0 else 900
     status, output = execute(test["cmd"], seconds, env, cwd=test["workdir"] or build.dir)
+    build.used_suppressions.update(a or b for a, b in USED_RE.findall(output))
     what = f"{build.name}: {test_name(test)}" + (f" SLUICE_CPU={limit}" if limit else "")
     record(what, test["cmd"][0], status, output, time.monotonic() - start)
+
+
+def check_suppressions(build, name, again, times):
+    """Each line of a file of suppressions has a comment with its reason above it, and some program of this build met it."""
+    start, complaints, reason, wanted = time.monotonic(), [], False, []
+    with open(os.path.join(ROOT, name), encoding="utf-8") as f:
+        for line in f.read().splitlines():
+            if line and not line.startswith("#"):
+                wanted.append(line)
+                if not reason:
+                    complaints.append(f"{name}: {line} has no reason above it\n")
+            reason = line.startswith("#")
+
+    def unmet():
+        # Of a leak, the pattern is printed without its type.
+        return [w for w in wanted if not {w, w.removeprefix("leak:")} & build.used_suppressions]
+
+    while unmet() and times:
+        run_program(build, again)
+        times -= 1
+    complaints += [f"{name}: {w} is no longer needed: no program met it\n" for w in unmet()]
+    record(f"{build.name}: suppressions", os.path.join(ROOT, name), int(bool(complaints)), "".join(complaints), time.monotonic() - start)
+
+
+def run_lint(build):
+    for name in build.lint:
+        start = time.monotonic()
+        program = os.path.join(ROOT, f"tests/lint/{name}.py")
+        status, output = execute([sys.executable, program, build.dir], 900)
+        record(f"{build.name}: {name}", program, status, output, time.monotonic() - start)
+        for line in output.splitlines():
+            if line.startswith("skipped "):
+                print(f"    {line}", flush=True)
 
 
 def run_programs(build, suites):
@@ -229,6 +271,9 @@ def run_programs(build, suites):
         for t in mine:
             for limit in [None, *(build.cpu_limits if test_name(t) in CPU_PROGRAMS else ())]:
                 run_program(build, t, limit)
+        for sanitizer, needed_by, name, again, times in SUPPRESSIONS:
+            if suite == needed_by and any(o.startswith("-Db_sanitize=") and sanitizer in o for o in build.options):
+                check_suppressions(build, name, next((t for t in mine if test_name(t) == again), None), times)
         if suite == "fuzz" and not mine:
             fuzz(build)
         elif not mine:
@@ -340,7 +385,9 @@ def main():
             targets = ["sluice"] if mine == ["e2e"] else []
             if not setup(b, targets):
                 continue
-            run_programs(b, [s for s in mine if s != "e2e"])
+            if "lint" in mine:
+                run_lint(b)
+            run_programs(b, [s for s in mine if s not in ("lint", "e2e")])
             if "e2e" in mine:
                 arguments = list(b.e2e)
                 if options.quick and "--quick" not in arguments:

@@ -28,7 +28,8 @@ setup_group()
 	tests)
 		setup_group netns
 		echo libcriterion-dev:pc/criterion clang-14:cmd/clang-14 libclang-rt-14-dev:rt/14 \
-			wireguard-go:cmd/wireguard-go valgrind:cmd/valgrind mandoc:cmd/mandoc gdb:cmd/gdb
+			wireguard-go:cmd/wireguard-go valgrind:cmd/valgrind mandoc:cmd/mandoc gdb:cmd/gdb \
+			clang-format-14:cmd/clang-format-14 clang-tidy-14:cmd/clang-tidy-14 shellcheck:cmd/shellcheck
 		;;
 	aarch64) # headers only; optional
 		echo clang-14:cmd/clang-14 libc6-dev-arm64-cross:f/usr/aarch64-linux-gnu/include/stdio.h
@@ -76,7 +77,7 @@ setup_present()
 	h/*) [ -e "/usr/include/$what" ] || echo "#include <$what>" | ${CC:-cc} -E -x c - >/dev/null 2>&1 ;;
 	f/*) [ -e "/$what" ] ;;
 	py/*) "$(setup_python)" -c "import $what" 2>/dev/null ;;
-	cargo/*) cargo --version 2>/dev/null | { IFS=' .' read -r _ major minor _ && [ "$major" -gt 1 -o "$minor" -ge "$what" ]; } ;;
+	cargo/*) cargo --version 2>/dev/null | { IFS=' .' read -r _ major minor _ && { [ "$major" -gt 1 ] || [ "$minor" -ge "$what" ]; }; } ;;
 	rt/*) compgen -G "/usr/lib/llvm-$what/lib/clang/*/lib/linux/libclang_rt.asan*" >/dev/null ;;
 	esac
 }
@@ -100,6 +101,7 @@ setup_need()
 	[ -n "$missing" ] || return 0
 	if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] && [ -z "${SLUICE_NO_INSTALL:-}" ]; then
 		echo "setup: installing $missing" >&2
+		# shellcheck disable=SC2086 # a list of names
 		setup_apt $missing || return 1
 		missing=$(setup_missing "$@" | xargs)
 		[ -n "$missing" ] || return 0

@@ -1,4 +1,4 @@
-"""gdb on a running sluice and on its cores: perf/sluice-gdb.py."""
+"""gdb on a running sluice and on its cores: perf/gdb/sluice.py."""
 
 import base64
 import os
@@ -6,10 +6,10 @@ import re
 import shutil
 import tempfile
 
-from cases import SLUICE, case
+from cases import case
 from lib import ROOT, Skip, Tunnel, check, equal, genkey, ping, run
 
-SCRIPT = os.path.join(ROOT, "perf", "sluice-gdb.py")
+SCRIPT = os.path.join(ROOT, "perf", "gdb", "sluice.py")
 
 
 def gdb(*arguments, ok=True):

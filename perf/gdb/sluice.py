@@ -1,6 +1,6 @@
 """gdb commands that show what a sluice, live or in a core, has in its peers, rings, pools and batons:
 
-    gdb -p PID -x perf/sluice-gdb.py        (as root: the process is not to be traced by others)
+    gdb -p PID -x perf/gdb/sluice.py        (as root: the process is not to be traced by others)
     (gdb) sluice peers                      or rings, pools, batons; without a word, all four
 
 The program must have its debug information, as builds have unless stripped. Nothing is called in the process and nothing written to it.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds the tree to its layers: what a room includes, and what its objects reference, lies in rooms that it may use.
 
-	check.py BUILD      BUILD: a build directory of gcc or clang, compiled, whose compile_commands.json names the objects
+	layers.py BUILD      BUILD: a build directory of gcc or clang, compiled, whose compile_commands.json names the objects
 
 Every source and header in the tree belongs to a room of ROOMS below. Includes are read from the text, so that code that this
 build leaves out is judged too; references are what `nm` finds in the objects, so that a bare extern declaration does
@@ -86,7 +86,7 @@ def check_includes(root):
     for source in sources(root):
         room = room_of(source)
         if room is None:
-            complaints.setdefault("(no room)", []).append(f"{source}: in no room of tests/layers/check.py")
+            complaints.setdefault("(no room)", []).append(f"{source}: in no room of tests/lint/layers.py")
             continue
         mine = complaints.setdefault(room, [])
         with open(os.path.join(root, source), encoding="utf-8", errors="replace") as f:
