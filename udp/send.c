@@ -280,7 +280,7 @@ static void send_pieces(struct udp_tx *tx, struct udp_batch *batch, int why)
 	while (next < batch->nr) {
 		unsigned nr = batch->nr - next, sent;
 		uint64_t bytes = 0;
-		int err;
+		int err = 0;
 
 		for (unsigned i = 0; i < nr; i++) {
 			uint32_t offset = (next + i) * batch->segment_len;

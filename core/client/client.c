@@ -344,7 +344,7 @@ static int read_answer(struct connection *c, answer_fn fn, void *arg)
 			return -EPROTO;
 		*value++ = '\0';
 		if (strcmp(line, "errno") == 0)
-			status = atoi(value);
+			status = atoi(value); /* NOLINT(cert-err34-c): the daemon writes a number */
 		else if (!err)
 			err = fn(arg, line, value);
 	}

@@ -5,7 +5,7 @@
 
 The program must have its debug information, as builds have unless stripped. Nothing is called in the process and nothing written to it.
 
-The threads are found by their frames: whoever runs NAME_thread_run() has a struct NAME_thread in a variable there. From them on, structures are
+The threads are found by their frames: whoever is in run_NAME() has a struct NAME_thread in a variable there. From them on, structures are
 found by their types and not by the fields that hold them. Keys other than public ones are never read. They, the rings' owner and packets lie in memory that is
 left out of cores: a command then says what is missing. (gdb's `set dump-excluded-mappings on` before its gcore takes all along, keys too.) Cores have no
 names of threads: there they are numbered by their ids, which is the order in which they were started.
@@ -21,7 +21,7 @@ import gdb
 # What is shown, by the name of the structure, and what leads on to it.
 SHOWN = ("channel", "pool", "baton", "park")
 LEADS_RE = re.compile(r"^(\w+_thread|pipeline|device)$")
-RUN_RE = re.compile(r"^(\w+_thread)_run$")
+RUN_RE = re.compile(r"^run_(\w+)$")
 
 
 def struct_name(t):
@@ -96,7 +96,7 @@ def find_threads():
                 frame = frame.older()
             except gdb.error:
                 break
-        wanted = [m[1] for m in (RUN_RE.match(f.name() or "") for f in frames) if m]
+        wanted = [m[1] + "_thread" for m in (RUN_RE.match(f.name() or "") for f in frames) if m]
         mine = None
         # The outermost first: what its inner ones were given may be another thread's, whose work is done inline.
         for f in reversed(frames):
@@ -149,8 +149,6 @@ class Walk:
     def inside(self, where, value):
         t = value.type.strip_typedefs()
         name = struct_name(t)
-        if name and name.endswith("_thread") and not self.is_root(value):
-            where = name_of_thread(name)
         if name in SHOWN or name == "device":
             self.found.setdefault((name, address(value)), (where, value))
         if name in SHOWN:
@@ -167,12 +165,12 @@ class Walk:
             if target is None or not number(value):
                 return
             if LEADS_RE.match(target):
-                self.leads.append((target if target in ("pipeline", "device") else where, value.dereference()))
+                # A thread's own name: the pipeline counts them in arrays.
+                index = re.search(r"\[(\d+)\]$", where)
+                name = name_of_thread(target) + (index[1] if index else "")
+                self.leads.append((name, value.dereference()))
             elif target in SHOWN:
                 self.ends.append((where, value.dereference()))
-
-    def is_root(self, value):
-        return any(address(t.value) == address(value) for t in self.threads)
 
     def each(self, name):
         """(where, value) of each structure of a kind, in an order that people count in."""
@@ -212,7 +210,7 @@ def show_rings(walk):
         # As channel_len() counts: several producers reserve with p_head, and a single one moves p_tail alone.
         producers = indices["p_head" if number(ring["many_producers"]) else "p_tail"]
         length = (number(producers) - number(indices["c_head"])) & 0xffffffff
-        rows.append([where, length, number(ring["capacity"]), number(ring["high_water"]), number(ring["refused"]),
+        rows.append([where, length, number(ring["capacity"]), number(ring["counters"]["high_water"]), number(ring["counters"]["refused"]),
                      "many" if ring["many_producers"] else "one"])
     table("rings", ["", "length", "capacity", "high water", "refused", "producers"], rows, walk)
 
@@ -232,7 +230,7 @@ def show_batons(walk):
     rows = []
     for where, park in walk.each("park"):
         # ck keeps "somebody sleeps" in the sign bit.
-        rows.append([where, "yes" if number(park["event_count"]["counter"]) >> 31 & 1 else "no", number(park["parks"]), number(park["wakes"])])
+        rows.append([where, "yes" if number(park["event_count"]["counter"]) >> 31 & 1 else "no", number(park["counters"]["parks"]), number(park["counters"]["wakes"])])
     table("parks", ["", "sleeps", "slept", "woken"], rows, walk)
 
 
