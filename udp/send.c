@@ -172,7 +172,7 @@ static bool use_socket(struct udp_tx *tx, struct udp_sockets *sockets, const str
 static unsigned send_run(struct udp_tx *tx, struct udp_batch **batches, unsigned nr)
 {
 	const unsigned ready = fill_run(tx, batches, nr);
-	int err;
+	int err = 0;
 
 	const unsigned sent = transmit(tx, ready, &err);
 	count_run(tx, batches, sent);

@@ -335,7 +335,7 @@ static int read_answer(struct connection *c, answer_fn fn, void *arg)
 
 		if (r)
 			return r;
-		if (!*line) {
+		if (!*line) { /* NOLINT(clang-analyzer-core.NullDereference): read_line() set it */
 			c->answered = true;
 			return err ? err : status;
 		}
@@ -344,7 +344,7 @@ static int read_answer(struct connection *c, answer_fn fn, void *arg)
 			return -EPROTO;
 		*value++ = '\0';
 		if (strcmp(line, "errno") == 0)
-			status = atoi(value); /* NOLINT(cert-err34-c): the daemon writes a number */
+			status = atoi(value);
 		else if (!err)
 			err = fn(arg, line, value);
 	}

