@@ -78,7 +78,7 @@ uint64_t node_drops(const struct node *node, enum drop_reason why);
 /* A peer with that public key and endpoint ("": none), and one allowed IP ("10.0.0.2/32"; NULL: none). */
 struct peer *node_add_peer(struct node *node, const uint8_t public_key[NOISE_KEY_BYTES], const char *endpoint,
 	const char *allowed_ip);
-void node_allow(struct node *node, struct peer *peer, const char *prefix);
+void node_allow(struct node *node, struct peer *peer, const char *text);
 struct ip_prefix prefix_of(const char *text);
 
 /* Makes both nodes peers of each other, with allowed IPs 10.0.0.1/32 for a and 10.0.0.2/32 for b, and brings

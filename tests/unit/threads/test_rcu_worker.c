@@ -98,7 +98,9 @@ static int free_without_threads(void)
 {
 	static struct rcu_head head;
 
-	if (rcu_worker_start() || rcu_worker_start())
+	const int first = rcu_worker_start(), again = rcu_worker_start();
+
+	if (first || again)
 		return BAD;
 	if (!forbid_threads())
 		return NOT_FORBIDDEN;
