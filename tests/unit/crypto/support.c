@@ -1,11 +1,9 @@
 #include "support.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 #ifndef SLUICE_SOURCE_ROOT
 #error "the build tells where the source tree is"
@@ -43,39 +41,48 @@ void assert_hex(const void *bytes, size_t len, const char *text, const char *wha
 	cr_assert_str_eq(got, text, "%s", what);
 }
 
-const char *vector_path(const char *file)
+void vector_open(struct vector_file *v, const char *name)
 {
-	static char path[4096];
-	const char *dir = getenv("SLUICE_VECTORS");
+	char path[4096];
 
-	snprintf(path, sizeof(path), "%s/%s", dir != NULL ? dir : SLUICE_SOURCE_ROOT "/../shared/vectors",
-		file);
-	if (access(path, R_OK) != 0) {
-		fprintf(stderr, "SKIP: no vector file %s (set SLUICE_VECTORS)\n", path);
-		cr_skip("no vector file %s", path);
+	*v = (struct vector_file){.name = name};
+	snprintf(path, sizeof(path), SLUICE_SOURCE_ROOT "/tests/vectors/%s", name);
+	v->file = fopen(path, "re");
+	cr_assert_not_null(v->file, "%s", path);
+}
+
+bool vector_next(struct vector_file *v)
+{
+	char *rest = v->line;
+
+	do {
+		if (!fgets(v->line, sizeof(v->line), v->file)) {
+			cr_assert_not(ferror(v->file), "%s", v->name);
+			fclose(v->file);
+			return false;
+		}
+		v->line_nr++;
+		cr_assert_not_null(strchr(v->line, '\n'), "%s:%u: no end of line", v->name, v->line_nr);
+	} while (v->line[0] == '#');
+	v->line[strcspn(v->line, "\n")] = 0;
+	for (v->nr_fields = 0; rest; v->nr_fields++) {
+		cr_assert_lt(v->nr_fields, VECTOR_FIELDS_MAX, "%s:%u: too many fields", v->name, v->line_nr);
+		v->field[v->nr_fields] = strsep(&rest, " ");
 	}
-	return path;
+	return true;
 }
 
-json_t *vector_json(const char *file)
+const char *vector_text(const struct vector_file *v, unsigned field)
 {
-	json_error_t error;
-	json_t *json = json_load_file(vector_path(file), 0, &error);
-
-	cr_assert_not_null(json, "%s: line %d: %s", file, error.line, error.text);
-	return json;
+	cr_assert_lt(field, v->nr_fields, "%s:%u: no field %u", v->name, v->line_nr, field);
+	return v->field[field];
 }
 
-uint8_t *json_bytes(const json_t *object, const char *key, size_t *len)
+size_t vector_bytes(const struct vector_file *v, unsigned field, uint8_t *out, size_t max)
 {
-	const char *text = json_string_value(json_object_get(object, key));
-	uint8_t *bytes;
+	const char *text = vector_text(v, field);
 
-	cr_assert_not_null(text, "no member %s", key);
-	bytes = malloc(strlen(text) / 2 + 1);
-	cr_assert_not_null(bytes);
-	*len = hex(bytes, strlen(text) / 2, text);
-	return bytes;
+	return strcmp(text, "-") == 0 ? 0 : hex(out, max, text);
 }
 
 void random_init(struct random *r, const char *test)
@@ -84,8 +91,7 @@ void random_init(struct random *r, const char *test)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	r->state = seed != NULL ? strtoull(seed, NULL, 0)
-				: (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+	r->state = seed ? strtoull(seed, NULL, 0) : (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 	fprintf(stderr, "%s: SLUICE_SEED=%" PRIu64 "\n", test, r->state);
 }
 

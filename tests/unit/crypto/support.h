@@ -1,8 +1,8 @@
-/* What the crypto tests share: hex constants, the published vector files, a seeded generator. */
+/* What the crypto tests share: hex constants, files of published vectors, a seeded generator. */
 #pragma once
 
 #include <criterion/criterion.h>
-#include <jansson.h>
+#include <stdio.h>
 
 #include "crypto/secret.h"
 
@@ -15,14 +15,28 @@ size_t hex(uint8_t *out, size_t max, const char *text);
 /* out == text, byte for byte. */
 void assert_hex(const void *bytes, size_t len, const char *text, const char *what);
 
-/*
- * Path of a published vector file: $SLUICE_VECTORS, else ../shared/vectors beside the source tree. Skips the
- * test, saying so, when the file is not there.
- */
-const char *vector_path(const char *file);
-json_t *vector_json(const char *file);
-/* The bytes of a hex string member; *len is set. The caller frees. */
-uint8_t *json_bytes(const json_t *object, const char *key, size_t *len);
+#define VECTOR_FIELDS_MAX 8
+
+/* A file of tests/vectors that is being read, and the case of its current line. */
+struct vector_file {
+	FILE *file;
+	const char *name;
+	unsigned line_nr, nr_fields;
+	const char *field[VECTOR_FIELDS_MAX];
+	char line[4096];
+};
+
+/* Opens the file of that name; it must be there. The name is not copied. */
+void vector_open(struct vector_file *v, const char *name);
+/* Goes to the next case; at the end closes the file and returns false. */
+bool vector_next(struct vector_file *v);
+/* A field of the current case: its text, or its bytes, of which out has room for max. The field must be there. */
+const char *vector_text(const struct vector_file *v, unsigned field);
+size_t vector_bytes(const struct vector_file *v, unsigned field, uint8_t *out, size_t max);
+/* As many bytes as the array has. */
+#define VECTOR_BYTES(v, field, out)                                                                          \
+	cr_assert_eq(vector_bytes((v), (field), (out), sizeof(out)), sizeof(out), "%s:%u", (v)->name,        \
+		(v)->line_nr)
 
 /* splitmix64, seeded by SLUICE_SEED or the clock; the seed is printed. */
 struct random {

@@ -53,26 +53,19 @@ Test(blake2s, macs_the_published_answers)
 
 Test(blake2s, macs_the_whole_published_file)
 {
-	FILE *file = fopen(vector_path("blake2s-kat.txt"), "re");
-	char line[1024], value[1024];
+	struct vector_file v;
 	uint8_t in[256], key[32], out[BLAKE2S_BYTES];
-	size_t in_len = 0;
 	unsigned nr = 0;
 
-	cr_assert_not_null(file);
-	while (fgets(line, sizeof(line), file) != NULL) {
-		value[0] = 0;
-		if (sscanf(line, "in: %1023s", value) == 1 || strncmp(line, "in:", 3) == 0) {
-			in_len = hex(in, sizeof(in), value);
-		} else if (sscanf(line, "key: %1023s", value) == 1) {
-			HEX(key, value);
-		} else if (sscanf(line, "hash: %1023s", value) == 1) {
-			blake2s_mac(out, sizeof(out), key, sizeof(key), in, in_len);
-			assert_hex(out, sizeof(out), value, "keyed, from the file");
-			nr++;
-		}
+	fill(key, sizeof(key));
+	fill(in, sizeof(in));
+	vector_open(&v, "blake2s.txt");
+	while (vector_next(&v)) {
+		cr_assert_eq(strtoul(vector_text(&v, 0), NULL, 10), nr);
+		blake2s_mac(out, sizeof(out), key, sizeof(key), in, nr);
+		assert_hex(out, sizeof(out), vector_text(&v, 1), "keyed, from the file");
+		nr++;
 	}
-	fclose(file);
 	cr_assert_eq(nr, 256);
 }
 

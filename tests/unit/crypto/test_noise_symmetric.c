@@ -124,6 +124,11 @@ static void blob_hex(struct blob *b, const char *text)
 	b->len = hex(b->bytes, sizeof(b->bytes), text);
 }
 
+static void blob_read(struct blob *b, const struct vector_file *file, unsigned field)
+{
+	b->len = vector_bytes(file, field, b->bytes, sizeof(b->bytes));
+}
+
 /* The handshake of the cacophony project's vector. */
 Test(noise_symmetric, completes_the_published_handshake)
 {
@@ -153,44 +158,44 @@ Test(noise_symmetric, completes_the_published_handshake)
 	run_vector(&v);
 }
 
-static void member(uint8_t *out, size_t size, const json_t *object, const char *key)
-{
-	cr_assert_eq(hex(out, size, json_string_value(json_object_get(object, key))), size, "%s", key);
-}
-
 Test(noise_symmetric, completes_the_whole_published_file)
 {
-	json_t *root = vector_json("noise_ikpsk2_blake2s.json"), *vector;
-	size_t n;
+	static struct ikpsk2_vector v;
+	const struct {
+		const char *name;
+		uint8_t *key;
+	} keys[] = {
+		{"psk", v.psk},
+		{"init_static", v.init_static},
+		{"init_ephemeral", v.init_ephemeral},
+		{"resp_static", v.resp_static},
+		{"resp_ephemeral", v.resp_ephemeral},
+		{"handshake_hash", v.handshake_hash},
+	};
+	unsigned nr_keys = 0;
+	struct vector_file file;
 
-	json_array_foreach(json_object_get(root, "vectors"), n, vector)
-	{
-		static struct ikpsk2_vector v;
-		json_t *message;
-		size_t m;
+	vector_open(&file, "noise_ikpsk2.txt");
+	while (vector_next(&file)) {
+		const char *name = vector_text(&file, 0);
 
-		memset(&v, 0, sizeof(v));
-		blob_hex(&v.prologue, json_string_value(json_object_get(vector, "init_prologue")));
-		hex(v.psk, 32, json_string_value(json_array_get(json_object_get(vector, "init_psks"), 0)));
-		member(v.init_static, 32, vector, "init_static");
-		member(v.init_ephemeral, 32, vector, "init_ephemeral");
-		member(v.resp_static, 32, vector, "resp_static");
-		member(v.resp_ephemeral, 32, vector, "resp_ephemeral");
-		member(v.handshake_hash, 32, vector, "handshake_hash");
-		json_array_foreach(json_object_get(vector, "messages"), m, message)
-		{
-			cr_assert_lt(m, ARRAY_LEN(v.message));
-			blob_hex(&v.message[m].payload,
-				json_string_value(json_object_get(message, "payload")));
-			blob_hex(&v.message[m].ciphertext,
-				json_string_value(json_object_get(message, "ciphertext")));
+		if (strcmp(name, "prologue") == 0) {
+			blob_read(&v.prologue, &file, 1);
+		} else if (strcmp(name, "message") == 0) {
+			cr_assert_lt(v.nr_messages, ARRAY_LEN(v.message));
+			blob_read(&v.message[v.nr_messages].payload, &file, 1);
+			blob_read(&v.message[v.nr_messages].ciphertext, &file, 2);
 			v.nr_messages++;
+		} else {
+			cr_assert_lt(nr_keys, ARRAY_LEN(keys));
+			cr_assert_str_eq(name, keys[nr_keys].name);
+			cr_assert_eq(vector_bytes(&file, 1, keys[nr_keys].key, 32), 32, "%s", name);
+			nr_keys++;
 		}
-		cr_assert_geq(v.nr_messages, 6);
-		run_vector(&v);
 	}
-	cr_assert_geq(n, 1);
-	json_decref(root);
+	cr_assert_eq(nr_keys, ARRAY_LEN(keys));
+	cr_assert_eq(v.nr_messages, 6);
+	run_vector(&v);
 }
 
 static void assert_dh(const uint8_t private_key[32], const uint8_t public_key[32], const uint8_t shared[32])
@@ -239,25 +244,19 @@ Test(noise_symmetric, exchanges_keys_as_in_rfc_7748)
 
 Test(noise_symmetric, exchanges_keys_as_in_wycheproof)
 {
-	json_t *root = vector_json("wycheproof_x25519_test.json"), *group, *test;
-	size_t g, t;
+	uint8_t private_key[32], public_key[32], shared[32];
 	unsigned nr = 0, nr_rejected = 0;
+	struct vector_file v;
 
-	json_array_foreach(json_object_get(root, "testGroups"), g, group)
-	{
-		json_array_foreach(json_object_get(group, "tests"), t, test)
-		{
-			uint8_t private_key[32], public_key[32], shared[32];
-
-			member(private_key, 32, test, "private");
-			member(public_key, 32, test, "public");
-			member(shared, 32, test, "shared");
-			assert_dh(private_key, public_key, shared);
-			nr++;
-			nr_rejected += sodium_is_zero(shared, 32);
-		}
+	vector_open(&v, "wycheproof_x25519.txt");
+	while (vector_next(&v)) {
+		VECTOR_BYTES(&v, 1, private_key);
+		VECTOR_BYTES(&v, 2, public_key);
+		VECTOR_BYTES(&v, 3, shared);
+		assert_dh(private_key, public_key, shared);
+		nr++;
+		nr_rejected += sodium_is_zero(shared, 32);
 	}
-	json_decref(root);
 	cr_assert_eq(nr, 518);
 	cr_assert_eq(nr_rejected, 31);
 }
