@@ -277,7 +277,7 @@ static const struct aead_backend *choose_aead(const struct options *options)
 	int err = 0;
 
 	if (aead) {
-		probe = aead->new (&err);
+		probe = aead->create(&err);
 		if (!probe) {
 			complain("--aead %s: this machine cannot run it (%s); leave --aead out to let sluice "
 				 "choose",

@@ -38,7 +38,7 @@ const struct aead_backend *const aead_backends[AEAD_BACKENDS_MAX + 1] = {
 
 const struct aead_backend *aead_find(const char *name)
 {
-	for (unsigned i = 0; aead_backends[i] != NULL; i++)
+	for (unsigned i = 0; aead_backends[i]; i++)
 		if (strcmp(aead_backends[i]->name, name) == 0)
 			return aead_backends[i];
 	return NULL;
@@ -52,17 +52,17 @@ const struct aead_backend *aead_fastest(struct aead_result *results, unsigned *n
 	uint8_t *memory = calloc(2 * MEASURE_SEGMENTS, MEASURE_SEGMENT_BYTES + CACHE_LINE);
 	unsigned nr = 0;
 
-	for (; aead_backends[nr] != NULL; nr++) {
-		double rate = memory != NULL ? measure(aead_backends[nr], memory) : 0;
+	for (; aead_backends[nr]; nr++) {
+		double rate = memory ? measure(aead_backends[nr], memory) : 0;
 
 		if (rate > fastest_rate) {
 			fastest = aead_backends[nr];
 			fastest_rate = rate;
 		}
-		if (results != NULL)
+		if (results)
 			results[nr] = (struct aead_result){aead_backends[nr]->name, rate};
 	}
-	if (nr_results != NULL)
+	if (nr_results)
 		*nr_results = nr;
 	free(memory);
 	return fastest;
@@ -70,7 +70,7 @@ const struct aead_backend *aead_fastest(struct aead_result *results, unsigned *n
 
 void aead_free(struct aead *aead)
 {
-	if (aead != NULL)
+	if (aead)
 		aead->free(aead);
 }
 
@@ -81,9 +81,9 @@ static double measure(const struct aead_backend *backend, uint8_t *memory)
 	size_t half = MEASURE_SEGMENTS * (MEASURE_SEGMENT_BYTES + CACHE_LINE);
 	double best = 0;
 	int err;
-	struct aead *aead = backend->new (&err);
+	struct aead *aead = backend->create(&err);
 
-	if (aead == NULL)
+	if (!aead)
 		return 0;
 	for (unsigned round = 0; round < MEASURE_ROUNDS; round++) {
 		uint64_t start = clock_ns(), elapsed;

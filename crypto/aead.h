@@ -42,7 +42,7 @@ struct aead_open_seg {
 struct aead_backend {
 	const char *name; /* "ipsec-mb", "libcrypto", "libsodium" */
 	/* NULL and -errno in *err when this CPU or library cannot. Any thread. */
-	struct aead *(*new)(int *err);
+	struct aead *(*create)(int *err);
 };
 
 struct aead {

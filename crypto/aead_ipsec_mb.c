@@ -48,7 +48,7 @@ static bool run_job(IMB_MGR *mgr, IMB_CIPHER_DIRECTION direction, const uint8_t 
 	job->u.CHACHA20_POLY1305.aad = NULL;
 	job->u.CHACHA20_POLY1305.aad_len_in_bytes = 0;
 	job = IMB_SUBMIT_JOB_NOCHECK(mgr);
-	return job != NULL && job->status == IMB_STATUS_COMPLETED;
+	return job && job->status == IMB_STATUS_COMPLETED;
 }
 
 static unsigned seal_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], uint64_t counter,
@@ -128,7 +128,7 @@ static struct aead *ipsec_mb_new(int *err)
 	struct ipsec_mb_aead *mb = malloc(sizeof(*mb));
 	uint8_t probe[AEAD_KEY_BYTES] = {0};
 
-	if (mb == NULL) {
+	if (!mb) {
 		*err = -ENOMEM;
 		return NULL;
 	}
@@ -139,7 +139,7 @@ static struct aead *ipsec_mb_new(int *err)
 		.free = ipsec_mb_free,
 	};
 	mb->mgr = alloc_mb_mgr(0);
-	if (mb->mgr == NULL) {
+	if (!mb->mgr) {
 		free(mb);
 		*err = -ENOMEM;
 		return NULL;
@@ -153,4 +153,4 @@ static struct aead *ipsec_mb_new(int *err)
 	return &mb->aead;
 }
 
-const struct aead_backend aead_ipsec_mb = {.name = "ipsec-mb", .new = ipsec_mb_new};
+const struct aead_backend aead_ipsec_mb = {.name = "ipsec-mb", .create = ipsec_mb_new};

@@ -91,7 +91,7 @@ static struct aead *libcrypto_new(int *err)
 {
 	struct libcrypto_aead *lc = calloc(1, sizeof(*lc));
 
-	if (lc == NULL) {
+	if (!lc) {
 		*err = -ENOMEM;
 		return NULL;
 	}
@@ -102,12 +102,12 @@ static struct aead *libcrypto_new(int *err)
 		.free = libcrypto_free,
 	};
 	lc->cipher = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
-	if (lc->cipher == NULL) {
+	if (!lc->cipher) {
 		*err = -ENOTSUP; /* a provider configuration without it, FIPS for instance */
 		goto err_free;
 	}
 	lc->ctx = EVP_CIPHER_CTX_new();
-	if (lc->ctx == NULL) {
+	if (!lc->ctx) {
 		*err = -ENOMEM;
 		goto err_free;
 	}
@@ -123,4 +123,4 @@ err_free:
 	return NULL;
 }
 
-const struct aead_backend aead_libcrypto = {.name = "libcrypto", .new = libcrypto_new};
+const struct aead_backend aead_libcrypto = {.name = "libcrypto", .create = libcrypto_new};

@@ -48,7 +48,7 @@ static struct aead *libsodium_new(int *err)
 {
 	struct aead *aead = malloc(sizeof(*aead));
 
-	if (aead == NULL) {
+	if (!aead) {
 		*err = -ENOMEM;
 		return NULL;
 	}
@@ -61,4 +61,4 @@ static struct aead *libsodium_new(int *err)
 	return aead;
 }
 
-const struct aead_backend aead_libsodium = {.name = "libsodium", .new = libsodium_new};
+const struct aead_backend aead_libsodium = {.name = "libsodium", .create = libsodium_new};

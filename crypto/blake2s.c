@@ -53,17 +53,17 @@ void blake2s_kdf(uint8_t out1[BLAKE2S_BYTES], uint8_t out2[BLAKE2S_BYTES], uint8
 	uint8_t secret[BLAKE2S_BYTES];
 	uint8_t expand[BLAKE2S_BYTES + 1]; /* previous output || number of this one */
 
-	assert(out2 != NULL || out3 == NULL);
+	assert(out2 || !out3);
 	blake2s_hmac(secret, chaining_key, BLAKE2S_BYTES, in, in_len);
 	expand[0] = 1;
 	blake2s_hmac(expand, secret, sizeof(secret), expand, 1);
 	memcpy(out1, expand, BLAKE2S_BYTES);
-	if (out2 != NULL) {
+	if (out2) {
 		expand[BLAKE2S_BYTES] = 2;
 		blake2s_hmac(expand, secret, sizeof(secret), expand, sizeof(expand));
 		memcpy(out2, expand, BLAKE2S_BYTES);
 	}
-	if (out3 != NULL) {
+	if (out3) {
 		expand[BLAKE2S_BYTES] = 3;
 		blake2s_hmac(expand, secret, sizeof(secret), expand, sizeof(expand));
 		memcpy(out3, expand, BLAKE2S_BYTES);

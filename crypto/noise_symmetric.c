@@ -74,8 +74,8 @@ int noise_symmetric_open(struct noise_symmetric *s, uint8_t *dst, const uint8_t 
 {
 	uint8_t nothing;
 
-	if (crypto_aead_chacha20poly1305_ietf_decrypt(dst != NULL ? dst : &nothing, NULL, NULL, src, len,
-		    s->hash, sizeof(s->hash), zero_nonce, s->key) != 0)
+	if (crypto_aead_chacha20poly1305_ietf_decrypt(dst ? dst : &nothing, NULL, NULL, src, len, s->hash,
+		    sizeof(s->hash), zero_nonce, s->key) != 0)
 		return -EBADMSG;
 	noise_symmetric_mix_hash(s, src, len);
 	return 0;

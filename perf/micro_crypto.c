@@ -58,7 +58,7 @@ static void *setup(const struct stage *s, const char **why)
 {
 	const struct aead_backend *backend = s->kind;
 	int err;
-	struct aead *aead = backend->new (&err);
+	struct aead *aead = backend->create(&err);
 
 	if (!aead) {
 		*why = "the cipher is not to be had on this CPU or with this library";

@@ -253,7 +253,7 @@ static void *setup(const struct stage *s, const char **why)
 {
 	const struct kind *kind = s->kind;
 	int err;
-	struct aead *aead = kind->backend ? kind->backend->new (&err) : null_new(&err);
+	struct aead *aead = kind->backend ? kind->backend->create(&err) : null_new(&err);
 
 	if (!aead) {
 		*why = "the cipher is not to be had on this CPU or with this library";

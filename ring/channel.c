@@ -50,7 +50,7 @@ bool spsc_push(struct spsc_tx tx, void *item)
 	struct ck_ring_buffer *slot = ck_ring_enqueue_reserve_spsc_size(&ch->ring, ch->slots, &length);
 
 	/* A reservation that is not committed leaves no trace with a single producer. */
-	if (slot == NULL || length >= ch->capacity)
+	if (!slot || length >= ch->capacity)
 		return refuse(ch);
 	TSAN_ACQUIRE(&ch->ring.c_head);
 	slot->value = item;
@@ -83,7 +83,7 @@ bool mpsc_push(struct mpsc_tx tx, void *item)
 	if (reserved(ch) >= ch->capacity)
 		return refuse(ch);
 	slot = ck_ring_enqueue_reserve_mpsc_size(&ch->ring, ch->slots, &ticket, &length);
-	if (slot == NULL)
+	if (!slot)
 		return refuse(ch);
 	/* Pairs with the acquire in mpsc_pop(). */
 	__atomic_store_n(&slot->value, item, __ATOMIC_RELEASE);
@@ -121,7 +121,7 @@ void *mpsc_pop(struct mpsc_rx rx)
 	/* Pairs with the release in mpsc_push(). */
 	void *item = __atomic_load_n(&slot->value, __ATOMIC_ACQUIRE);
 
-	if (item == NULL)
+	if (!item)
 		return NULL;
 	__atomic_store_n(&slot->value, NULL, __ATOMIC_RELAXED);
 	/* The slot is empty before its next producer may fill it, which the load of c_head tells that one. */
@@ -148,7 +148,7 @@ static int init(struct channel *ch, unsigned capacity, struct park *consumer, bo
 		size *= 2;
 	bytes = ALIGN_UP(size * sizeof(*slots), (size_t)CACHE_LINE);
 	slots = aligned_alloc(CACHE_LINE, bytes);
-	if (slots == NULL)
+	if (!slots)
 		return -ENOMEM;
 	memset(slots, 0, bytes);
 	memset(ch, 0, sizeof(*ch));

@@ -23,7 +23,7 @@ int pool_init(struct pool *pool, unsigned count, size_t item_bytes, struct park 
 		return -ENOMEM;
 	bytes = ALIGN_UP(bytes, (size_t)sysconf(_SC_PAGESIZE));
 	memory = map(bytes);
-	if (memory == NULL)
+	if (!memory)
 		return -ENOMEM;
 	memset(pool, 0, sizeof(*pool));
 	ck_stack_init(&pool->returned);
@@ -38,7 +38,7 @@ int pool_init(struct pool *pool, unsigned count, size_t item_bytes, struct park 
 
 void pool_done(struct pool *pool)
 {
-	if (pool->memory == NULL)
+	if (!pool->memory)
 		return;
 	/* Whatever is mapped here next must not inherit our marks. */
 	ASAN_ALLOW(pool->memory, pool->memory_bytes);
@@ -51,14 +51,14 @@ void *pool_get(struct pool *pool)
 	struct pool_item *item;
 
 	/* What came back last goes out first, so look there even while older buffers are at hand. */
-	if (ck_pr_load_ptr(&pool->returned.head) != NULL)
+	if (ck_pr_load_ptr(&pool->returned.head))
 		take_returned(pool);
 	if (pool->free) {
 		item = CONTAINER_OF(pool->free, struct pool_item, link);
 		pool->free = item->link.next;
 	} else {
 		item = take_fresh(pool);
-		if (item == NULL) {
+		if (!item) {
 			counter_add(&pool->empty, 1);
 			return NULL;
 		}
@@ -114,7 +114,7 @@ void pool_put(void *object)
 	struct pool_item *item = object;
 	struct pool *pool;
 
-	if (item == NULL)
+	if (!item)
 		return;
 	pool = item->pool;
 	ASAN_FORBID(item + 1, pool->item_bytes - sizeof(*item));

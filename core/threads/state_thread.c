@@ -107,7 +107,7 @@ static int init(struct state_thread *t)
 
 	if (err)
 		return err;
-	t->device.aead = t->config.aead->new (&err);
+	t->device.aead = t->config.aead->create(&err);
 	if (!t->device.aead)
 		return err;
 	t->device.baton = &t->baton;

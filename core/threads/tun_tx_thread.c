@@ -50,7 +50,7 @@ int tun_tx_thread_new(struct tun_tx_thread **out, const struct tun_tx_thread_con
 	worker_init(&t->worker, config->stopping);
 	baton_init(&t->baton, &t->worker.park);
 	t->number = config->number;
-	t->aead = config->aead->new (&err);
+	t->aead = config->aead->create(&err);
 	/* Who pushes decides whether to wake: hand_over.h. */
 	if (!err)
 		err = spsc_init(&t->views_ring, CHANNEL_SLOTS, NULL, &t->views_tx, &t->views);

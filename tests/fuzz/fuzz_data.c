@@ -36,7 +36,7 @@ static void set_up(void)
 	EXPECT(secret_init() == 0);
 	for (unsigned i = 0; aead_backends[i] != NULL; i++) {
 		int err;
-		struct aead *aead = aead_backends[i]->new (&err);
+		struct aead *aead = aead_backends[i]->create(&err);
 
 		if (aead != NULL)
 			backend[nr_backends++] = aead;

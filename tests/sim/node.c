@@ -44,8 +44,8 @@ struct node *node_new(const char *address)
 	n->sent_tail = &n->sent;
 	require(!endpoint_parse(&n->address, address));
 	require(!device_init(&n->dev, 1, NODE_MTU));
-	n->aead = aead_find("libsodium")->new (&err);
-	n->open_aead = aead_find("libsodium")->new (&err);
+	n->aead = aead_find("libsodium")->create(&err);
+	n->open_aead = aead_find("libsodium")->create(&err);
 	require(n->aead && n->open_aead);
 	require(!pool_init(&n->batches, BATCHES, sizeof(struct udp_batch), NULL));
 	require(!pool_init(&n->rx_batches, RX_BATCHES, sizeof(struct udp_rx_batch), NULL));

@@ -746,7 +746,7 @@ int main(void)
 	}
 	for (unsigned i = 0; aead_backends[i]; i++) {
 		int err;
-		struct aead *probe = aead_backends[i]->new (&err);
+		struct aead *probe = aead_backends[i]->create(&err);
 
 		if (probe)
 			usable[nr_usable++] = aead_backends[i];

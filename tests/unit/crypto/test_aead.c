@@ -21,11 +21,11 @@ static void open_backends(void)
 {
 	support_init();
 	nr_usable = 0;
-	for (unsigned i = 0; aead_backends[i] != NULL; i++) {
+	for (unsigned i = 0; aead_backends[i]; i++) {
 		int err = 0;
-		struct aead *aead = aead_backends[i]->new (&err);
+		struct aead *aead = aead_backends[i]->create(&err);
 
-		if (aead == NULL) {
+		if (!aead) {
 			cr_assert_lt(err, 0);
 			continue;
 		}
@@ -53,7 +53,7 @@ static void runs_here(const char *name, bool must_run)
 
 	if (!backend)
 		cr_skip_test("this build has no %s", name);
-	aead = backend->new (&err);
+	aead = backend->create(&err);
 	if (!aead) {
 		cr_assert_eq(err, -ENOTSUP);
 		cr_assert(!must_run, "%s refuses a CPU that has all it needs", name);
@@ -87,7 +87,7 @@ TestSuite(aead_backends, .init = open_backends, .fini = close_backends);
 
 #define FOR_EACH_USABLE(aead)                                                                                \
 	for (unsigned u_ = 0; u_ < nr_usable; u_++)                                                          \
-		for (struct aead *aead = usable[u_]; aead != NULL; aead = NULL)
+		for (struct aead *aead = usable[u_]; aead; aead = NULL)
 
 /* A train that is an array of segments. */
 struct array_source {
@@ -439,7 +439,7 @@ Test(aead_backends, change_keys_and_direction_between_trains)
 
 Test(aead, backends_are_found_by_name)
 {
-	for (unsigned i = 0; aead_backends[i] != NULL; i++)
+	for (unsigned i = 0; aead_backends[i]; i++)
 		cr_assert_eq(aead_find(aead_backends[i]->name), aead_backends[i]);
 	cr_assert_not_null(aead_find("libsodium"));
 	cr_assert_null(aead_find("rot13"));

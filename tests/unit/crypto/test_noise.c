@@ -34,7 +34,7 @@ static void meet(const uint8_t psk[32])
 	noise_identity_set(&responder.id, private_key);
 	memcpy(initiator.hs.remote_static, responder.id.public_key, 32);
 	memcpy(responder.hs.remote_static, initiator.id.public_key, 32);
-	if (psk != NULL) {
+	if (psk) {
 		memcpy(initiator.hs.preshared, psk, 32);
 		memcpy(responder.hs.preshared, psk, 32);
 	}
@@ -671,7 +671,7 @@ static void run_fixed(const char *initiation_hex, const char *response_hex, cons
 	create_response();
 	cookie_jar_init(&jar, initiator.id.public_key);
 	cookie_jar_sign(&jar, &response, sizeof(response), now_ns);
-	if (response_hex != NULL)
+	if (response_hex)
 		assert_hex(&response, offsetof(struct wire_response, mac2), response_hex, "response");
 	cr_assert_eq(consume_response(&response), 0);
 	finish(&i, &r);
