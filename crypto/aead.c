@@ -7,15 +7,15 @@
 #include "crypto/aead_backends.h"
 
 /*
- * One measurement: trains as the egress path makes them, the best of a few rounds so that a preempted one is
- * void.
+ * One measurement seals trains like those of the egress path. The best of a few rounds counts, so a round
+ * that was preempted does not.
  */
 #define MEASURE_SEGMENTS 48
 #define MEASURE_SEGMENT_BYTES 1280
 #define MEASURE_ROUNDS 3
 #define MEASURE_ROUND_NS (1 * NS_PER_MS)
 
-/* Where seals go and come from: src and dst lie apart, as in the egress path. */
+/* src and dst lie apart, as in the egress path. */
 struct measure_source {
 	struct aead_seal_source source;
 	uint8_t *src, *dst;
@@ -48,7 +48,7 @@ const struct aead_backend *aead_fastest(struct aead_result *results, unsigned *n
 {
 	const struct aead_backend *fastest = &aead_libsodium;
 	double fastest_rate = 0;
-	/* Tag and padding behind each segment. */
+	/* Plain segments, then sealed ones; each has a cache line more, with room for the tag. */
 	uint8_t *memory = calloc(2 * MEASURE_SEGMENTS, MEASURE_SEGMENT_BYTES + CACHE_LINE);
 	unsigned nr = 0;
 
@@ -117,7 +117,7 @@ static uint64_t clock_ns(void)
 {
 	struct timespec ts;
 
-	/* Of this thread alone: on a busy machine the wall clock would measure the others. */
+	/* CPU time of this thread: on a busy machine the wall clock would also count what others do. */
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
 	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }

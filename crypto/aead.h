@@ -1,8 +1,8 @@
 /*
  * ChaCha20-Poly1305 as the transport uses it (RFC 8439, empty associated data, nonce = 4 zero bytes and the
  * little-endian 64-bit counter), a train at a time, behind one table of backends: intel-ipsec-mb, libcrypto
- * and libsodium. All give the same bytes. An aead context is used by one thread at a time and lives as long as the
- * thread.
+ * and libsodium. All give the same bytes. An aead context is used by one thread at a time and lives as long
+ * as the thread.
  */
 #pragma once
 
@@ -24,8 +24,9 @@ struct aead_seal_seg {
 };
 
 /*
- * Where the segments of a train come from. next() is called for segment i + 1 only after segment i is sealed,
- * so it may write the header of segment i + 1 over the tail of segment i's source. false ends the train.
+ * The segments of a train, one after the other: next() fills in *seg, or returns false at the end. It is
+ * called for segment i + 1 only when segment i is sealed, so it may write the header of segment i + 1 over
+ * the tail of segment i's source.
  */
 struct aead_seal_source {
 	bool (*next)(struct aead_seal_source *source, struct aead_seal_seg *seg);
@@ -41,7 +42,10 @@ struct aead_open_seg {
 
 struct aead_backend {
 	const char *name; /* "ipsec-mb", "libcrypto", "libsodium" */
-	/* NULL and -errno in *err when this CPU or library cannot. Any thread. */
+	/*
+	 * Makes a context; aead_free() ends it. Without memory, or where the CPU or the library lacks the
+	 * cipher: NULL, and -errno in *err. Any thread.
+	 */
 	struct aead *(*create)(int *err);
 };
 
@@ -54,8 +58,8 @@ struct aead {
 	unsigned (*seal_train)(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES], uint64_t counter,
 		struct aead_seal_source *source);
 	/*
-	 * Opens nr segments in place; sets ok of each; the bytes of a failed one are unspecified. Returns how
-	 * many are ok.
+	 * Opens nr segments in place, sets ok of each and returns how many are ok. The bytes of a segment
+	 * that is not ok are unspecified.
 	 */
 	unsigned (*open_train)(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
 		struct aead_open_seg *segs, unsigned nr);
@@ -69,6 +73,7 @@ extern const struct aead_backend *const aead_backends[AEAD_BACKENDS_MAX + 1];
 
 /* By name; NULL if the build has none of that name. */
 const struct aead_backend *aead_find(const char *name);
+
 struct aead_result {
 	const char *name;
 	double bytes_per_sec; /* 0: unusable here */
@@ -76,10 +81,10 @@ struct aead_result {
 
 /*
  * Measures every usable backend for a few milliseconds on 1280-byte segments and returns the fastest; never
- * NULL. When results is not NULL (room for AEAD_BACKENDS_MAX), each backend's figure is written there for the
- * log, in the order of aead_backends, and their number to *nr_results. Control thread, start-up.
+ * NULL. If results is not NULL it has room for AEAD_BACKENDS_MAX: each backend's figure is written there, in
+ * the order of aead_backends, and their number to *nr_results. Control thread, start-up.
  */
 const struct aead_backend *aead_fastest(struct aead_result *results, unsigned *nr_results);
 
-/* Clears what is left of keys in the context and frees it. NULL is accepted. */
+/* Clears the keys that the context holds and frees it. NULL is accepted. */
 void aead_free(struct aead *aead);

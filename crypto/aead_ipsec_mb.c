@@ -59,7 +59,7 @@ static unsigned seal_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
 	unsigned nr = 0;
 
 	while (source->next(source, &seg)) {
-		/* A job that is not done would leave plaintext behind in dst. Never send that. */
+		/* If the job did not run, dst may hold plaintext, which must never be sent. */
 		if (!run_job(mb->mgr, IMB_DIR_ENCRYPT, key, counter + nr, seg.dst, seg.src, seg.len,
 			    seg.dst + seg.len))
 			abort();
@@ -88,7 +88,7 @@ static unsigned open_train(
 	return nr_ok;
 }
 
-/* Jobs point to keys and never copy them: what the manager forgets here are addresses. */
+/* A job holds the address of the key and no copy of it, so there is no key to clear. */
 static void ipsec_mb_free(struct aead *aead)
 {
 	struct ipsec_mb_aead *mb = CONTAINER_OF(aead, struct ipsec_mb_aead, aead);
@@ -98,8 +98,8 @@ static void ipsec_mb_free(struct aead *aead)
 }
 
 /*
- * The library chooses by the features that it found, so what may not be used here is taken from them. False if
- * it has nothing for this CPU, or chose more than may be used.
+ * The library chooses its code by the features that it found, so those that may not be used are removed
+ * first. False if it has nothing for this CPU, or chose more than may be used.
  */
 static bool init_manager(IMB_MGR *mgr)
 {
@@ -144,7 +144,7 @@ static struct aead *ipsec_mb_new(int *err)
 		*err = -ENOMEM;
 		return NULL;
 	}
-	/* A cipher that completes later, or not at all, is none for us. */
+	/* A job must be complete when its submission returns; all else here relies on it. */
 	if (!init_manager(mb->mgr) || !run_job(mb->mgr, IMB_DIR_ENCRYPT, probe, 0, probe, probe, 0, probe)) {
 		ipsec_mb_free(&mb->aead);
 		*err = -ENOTSUP;

@@ -1,6 +1,7 @@
 /*
- * OpenSSL's EVP. The cipher is fetched once a context and the key set once a train; a segment costs a new IV,
- * the update, and the tag. The EVP context keeps the key of the last train; freeing it clears that.
+ * OpenSSL's EVP. The cipher is fetched once per context and the key set once per train; a segment costs a new
+ * IV, the update, and the tag. The EVP context keeps the key of the last train; freeing the context clears
+ * it.
  */
 #include "crypto/aead_backends.h"
 
@@ -34,8 +35,8 @@ static unsigned seal_train(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES],
 	unsigned nr = 0;
 
 	/*
-	 * Nothing here fails with these arguments; if it did, what lies in dst could be plaintext. Never send
-	 * that.
+	 * None of these calls fails with these arguments. If one did, dst could hold plaintext, which must
+	 * never be sent.
 	 */
 	if (EVP_EncryptInit_ex2(lc->ctx, NULL, key, NULL, NULL) != 1)
 		abort();
@@ -111,7 +112,7 @@ static struct aead *libcrypto_new(int *err)
 		*err = -ENOMEM;
 		goto err_free;
 	}
-	/* Both directions start from a context that knows its cipher. */
+	/* Sets the cipher; seal_train() and open_train() set direction, key and nonce. */
 	if (EVP_EncryptInit_ex2(lc->ctx, lc->cipher, NULL, NULL, NULL) != 1) {
 		*err = -ENOTSUP;
 		goto err_free;

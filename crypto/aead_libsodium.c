@@ -1,4 +1,4 @@
-/* The portable backend, there in every build. */
+/* The portable backend: every build has it, and it works on every CPU. */
 #include "crypto/aead_backends.h"
 
 #include <errno.h>
@@ -31,7 +31,7 @@ static unsigned open_train(
 		struct aead_open_seg *seg = &segs[i];
 
 		aead_nonce(nonce, seg->counter);
-		/* It refuses what is shorter than a tag. */
+		/* libsodium refuses what is shorter than a tag. */
 		seg->ok = crypto_aead_chacha20poly1305_ietf_decrypt(
 				  seg->data, NULL, NULL, seg->data, seg->len, NULL, 0, nonce, key) == 0;
 		nr_ok += seg->ok;

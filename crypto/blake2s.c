@@ -51,7 +51,7 @@ void blake2s_kdf(uint8_t out1[BLAKE2S_BYTES], uint8_t out2[BLAKE2S_BYTES], uint8
 	const uint8_t chaining_key[BLAKE2S_BYTES], const void *in, size_t in_len)
 {
 	uint8_t secret[BLAKE2S_BYTES];
-	uint8_t expand[BLAKE2S_BYTES + 1]; /* previous output || number of this one */
+	uint8_t expand[BLAKE2S_BYTES + 1]; /* RFC 5869: T(n - 1) || n */
 
 	assert(out2 || !out3);
 	blake2s_hmac(secret, chaining_key, BLAKE2S_BYTES, in, in_len);
@@ -72,7 +72,7 @@ void blake2s_kdf(uint8_t out1[BLAKE2S_BYTES], uint8_t out2[BLAKE2S_BYTES], uint8
 	secret_zero(expand, sizeof(expand));
 }
 
-/* libb2 does not take a NULL of no bytes. */
+/* libb2 takes no null pointer, even for no bytes. */
 static void update(blake2s_state *state, const void *in, size_t in_len)
 {
 	if (in_len > 0)

@@ -34,7 +34,7 @@ enum cookie_verdict cookie_checker_verify(struct cookie_checker *c, const void *
 	blake2s_mac(mac, sizeof(mac), c->mac1_key, sizeof(c->mac1_key), bytes, MAC1_OFFSET(len));
 	if (sodium_memcmp(mac, bytes + MAC1_OFFSET(len), sizeof(mac)) != 0)
 		return COOKIE_BAD_MAC1;
-	/* A cookie made from another secret than the present one proves nothing any more. */
+	/* A cookie proves something only while the secret it was made from is fresh. */
 	if (!check_mac2 || !is_fresh(c->secret_born_ns, COOKIE_SECRET_MAX_AGE_NS, now_ns))
 		return COOKIE_MAC1_ONLY;
 
@@ -98,7 +98,7 @@ int cookie_jar_consume(struct cookie_jar *jar, const struct wire_cookie *reply, 
 	memcpy(jar->cookie, cookie, sizeof(jar->cookie));
 	secret_zero(cookie, sizeof(cookie));
 	jar->cookie_born_ns = birth(now_ns);
-	/* One message, one reply: a second one, replayed later, must not make an old cookie young again. */
+	/* One reply per message: the same reply, replayed later, must not make an old cookie fresh again. */
 	jar->has_last_mac1 = false;
 	return 0;
 }
@@ -127,7 +127,7 @@ static bool is_fresh(uint64_t born_ns, uint64_t max_age_ns, uint64_t now_ns)
 	return born_ns != 0 && now_ns < born_ns + max_age_ns;
 }
 
-/* 0 stands for "never", so what is born at the very start of the clock is born a nanosecond later. */
+/* 0 means "none", so a birth at clock value 0 counts as 1. */
 static uint64_t birth(uint64_t now_ns)
 {
 	return MAX(now_ns, 1);

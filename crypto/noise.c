@@ -11,7 +11,8 @@ static const char identifier[] = "WireGuard v1 zx2c4 Jason@zx2c4.com";
 #define INITIATION_INTERVAL_NS (20 * NS_PER_MS)
 #define TAI64_EPOCH UINT64_C(0x400000000000000a) /* of 1970-01-01: TAI was 10 s ahead then */
 /*
- * The largest power of two below the interval, so that whitening still tells two accepted initiations apart.
+ * The bits below the largest power of two that is less than the interval: without them two initiations that
+ * far apart still have different timestamps.
  */
 #define TIMESTAMP_WHITENED_NS UINT32_C(0xffffff)
 
@@ -132,7 +133,7 @@ int noise_initiation_accept(struct noise_handshake *hs, const struct noise_ident
 	r = noise_symmetric_open(&s, timestamp, msg->timestamp, sizeof(msg->timestamp));
 	if (r < 0)
 		return r;
-	/* Big-endian throughout, so the order of the bytes is the order of time. */
+	/* All of it is big-endian, so the order of the bytes is the order of time. */
 	if (memcmp(timestamp, hs->latest_timestamp, sizeof(timestamp)) <= 0)
 		return -EALREADY;
 	if (hs->last_initiation_ns != 0 && now_ns < hs->last_initiation_ns + INITIATION_INTERVAL_NS)
@@ -245,8 +246,8 @@ static void store(struct noise_handshake *hs, const struct noise_symmetric *s, e
 }
 
 /*
- * Token ss. The result never changes while both static keys stay, so it is kept: that halves what a flood of
- * initiations with a known static key costs.
+ * Token ss. The result depends on the two static keys only, so it is computed once: that halves the cost of a
+ * flood of initiations that carry a known static key.
  */
 static int mix_static_static(
 	struct noise_symmetric *s, struct noise_handshake *hs, const struct noise_identity *id)

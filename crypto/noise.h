@@ -1,7 +1,7 @@
 /*
- * Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as WireGuard uses it: pure functions over plain state, time and
- * indices as arguments. All called on the crypto thread. Structures that hold secrets live in secret_alloc()
- * memory or on a stack that is zeroed.
+ * Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as WireGuard uses it: functions of the state they are given, with
+ * time and indices as arguments. The state holder calls them. Structures that hold secrets live in
+ * secret_alloc() memory or on a stack that is zeroed.
  */
 #pragma once
 
@@ -27,8 +27,8 @@ enum noise_state {
 };
 
 /*
- * The handshake of one peer, in either role; at most one is in flight. "hs changes on success only" below
- * leaves aside the cached static_static.
+ * The handshake of one peer, in either role; at most one is in flight. Where a function says "hs changes on
+ * success only", the cached static_static is excepted.
  */
 struct noise_handshake {
 	enum noise_state state;
@@ -36,8 +36,8 @@ struct noise_handshake {
 	uint8_t remote_static[NOISE_KEY_BYTES];
 	uint8_t preshared[NOISE_KEY_BYTES];
 	/*
-	 * DH(own private, remote static), kept from its first use. Whoever changes either key clears the
-	 * flag.
+	 * DH(own private key, remote static key), computed at its first use and kept. Whoever changes either
+	 * key clears the flag.
 	 */
 	uint8_t static_static[NOISE_KEY_BYTES];
 	bool has_static_static;
@@ -46,18 +46,21 @@ struct noise_handshake {
 	uint8_t hash[NOISE_HASH_BYTES];
 	uint8_t chaining_key[NOISE_HASH_BYTES];
 	uint8_t latest_timestamp[WIRE_TIMESTAMP_BYTES]; /* of the last accepted initiation */
-	uint64_t last_initiation_ns;                    /* boottime of the last accepted one; 0 none */
+	uint64_t last_initiation_ns;                    /* boottime of the last accepted one; 0: none */
 };
 
-/* Clamps and derives the public key. All-zero private key: has = false. */
+/* Clamps the private key and derives the public one. An all-zero key means none: has = false. */
 void noise_identity_set(struct noise_identity *id, const uint8_t private_key[NOISE_KEY_BYTES]);
 /*
- * Ephemeral state, hashes and indices to zero, state ZEROED. Keeps remote_static, preshared, static_static,
- * latest_timestamp and last_initiation_ns.
+ * Zeroes ephemeral keys, hashes and indices; the state becomes NOISE_ZEROED. Keeps remote_static, preshared,
+ * static_static, latest_timestamp and last_initiation_ns.
  */
 void noise_handshake_clear(struct noise_handshake *hs);
 
-/* TAI64N of a realtime clock reading, with the low 24 bits of the nanoseconds whitened away. */
+/*
+ * TAI64N of a realtime clock reading. The low 24 bits of the nanoseconds are zero, so it tells no fine
+ * timing.
+ */
 void noise_tai64n(uint8_t out[WIRE_TIMESTAMP_BYTES], uint64_t realtime_ns);
 
 /*
@@ -67,13 +70,16 @@ void noise_tai64n(uint8_t out[WIRE_TIMESTAMP_BYTES], uint64_t realtime_ns);
 int noise_initiation_create(struct noise_handshake *hs, const struct noise_identity *id, uint32_t local_index,
 	const uint8_t tai64n[WIRE_TIMESTAMP_BYTES], struct wire_initiation *msg) MUST_CHECK;
 
-/* Responder, first half: what must be known to find the peer. Secrets inside: zero after use. */
+/*
+ * Responder, between the two halves: remote_static is the key to find the peer by. Holds secrets: zero it
+ * after use.
+ */
 struct noise_initiation_open {
 	uint8_t hash[NOISE_HASH_BYTES];
 	uint8_t chaining_key[NOISE_HASH_BYTES];
 	uint8_t remote_static[NOISE_KEY_BYTES];
 };
-/* Decrypts the sender's static key. -EBADMSG, -EKEYREJECTED, -ENOKEY. */
+/* Responder, first half: decrypts the sender's static key. -EBADMSG, -EKEYREJECTED, -ENOKEY. */
 int noise_initiation_open(struct noise_initiation_open *open, const struct noise_identity *id,
 	const struct wire_initiation *msg) MUST_CHECK;
 /*
@@ -97,7 +103,7 @@ int noise_response_create(
 int noise_response_consume(struct noise_handshake *hs, const struct noise_identity *id,
 	const struct wire_response *msg) MUST_CHECK;
 /*
- * After a response was created or consumed: derives the session keys into k (a new keypair: local_index,
- * remote_index, initiator and created_ns too) and clears the handshake.
+ * After a response was created or consumed: derives the session keys into k, a new keypair, sets its
+ * local_index, remote_index, initiator and created_ns, and clears the handshake.
  */
 void noise_session(struct noise_handshake *hs, struct keypair *k, uint64_t now_ns);

@@ -1,8 +1,7 @@
 /*
  * The symmetric state of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (Noise revision 34, section 5.2): hash,
- * chaining key and the current cipher key, which encrypts one thing at most, so its nonce is always 0.
- * noise.c works on a copy of this on its stack and writes it back to the handshake when the whole message was
- * good.
+ * chaining key and current cipher key. A cipher key encrypts at most once, so its nonce is always 0. noise.c
+ * works on a copy on its stack and writes it back to the handshake only when the whole message was good.
  */
 #pragma once
 
@@ -17,7 +16,7 @@ struct noise_symmetric {
 	uint8_t key[NOISE_SYMMETRIC_BYTES];
 };
 
-/* struct noise_symmetric s NOISE_SYMMETRIC_SCOPED; is zeroed at the end of its scope. */
+/* Behind the name of a variable: zeroes it at the end of its scope. */
 #define NOISE_SYMMETRIC_SCOPED __attribute__((cleanup(noise_symmetric_zero)))
 void noise_symmetric_zero(struct noise_symmetric *s);
 
@@ -30,7 +29,7 @@ void noise_symmetric_mix_ephemeral(struct noise_symmetric *s, const uint8_t publ
 /* MixKey() of a shared secret that is known already. */
 void noise_symmetric_mix_key(struct noise_symmetric *s, const uint8_t shared[32]);
 /*
- * Tokens ee, es, se, ss: MixKey(DH()). -EKEYREJECTED if the public key is of low order; s is as before then.
+ * Tokens ee, es, se, ss: MixKey(DH()). -EKEYREJECTED if the public key is of low order; s is unchanged then.
  */
 int noise_symmetric_mix_dh(
 	struct noise_symmetric *s, const uint8_t private_key[32], const uint8_t public_key[32]) MUST_CHECK;

@@ -33,8 +33,8 @@ static bool test_and_set(struct replay *r, uint64_t counter)
 }
 
 /*
- * Makes counter the highest. The words that come into use are cleared; the window is one word shorter than
- * the ring so that a word is never shared by the window's two ends.
+ * Makes counter the highest and clears the words that come into use. The window is one word shorter than the
+ * ring, so its two ends never share a word.
  */
 static void slide(struct replay *r, uint64_t counter)
 {

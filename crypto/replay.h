@@ -1,4 +1,7 @@
-/* Anti-replay window of RFC 6479: a bitmap ring of 64-bit words. One owner thread. Checked after the AEAD. */
+/*
+ * Anti-replay window of RFC 6479: a bitmap in a ring of 64-bit words. It has one owner thread, which asks it
+ * only about packets that the AEAD has authenticated.
+ */
 #pragma once
 
 #include "ring/base.h"

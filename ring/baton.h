@@ -1,7 +1,7 @@
 /*
- * Whoever holds the baton of a queue is its one consumer, and may use all that belongs to that role: mostly the
- * consumer's own thread, sometimes a producer, which then does the consumer's work inline while that thread
- * sleeps. Whether a producer should is decided in core/threads/hand_over.h.
+ * A queue has one consumer at a time: whoever holds its baton. Only the holder takes from the queue and
+ * touches what belongs to that role. Mostly the holder is the consumer's own thread; while that thread sleeps
+ * a producer may hold the baton and do the work inline. core/threads/hand_over.h decides whether it should.
  *
  *	         try, ask, claim
  *	  FREE ------------------> HELD ----- ask, claim -----> WANTED
@@ -9,9 +9,12 @@
  *	   '-------- pass ---------'  |                            | pass: wakes the consumer's thread
  *	                              '---- claim ---- GIVEN <-----'
  *
- * The consumer's thread claims the baton before it looks at the queue. If it is not to be had, the thread goes
- * to sleep, and the holder gives it the baton and wakes it: no producer comes first again, however busy it is.
- * A producer that asks in vain has pushed before, and left its mark (WANTED): so the thread looks after it.
+ * The consumer's thread claims the baton before it looks at the queue. If another thread holds it, the claim
+ * leaves WANTED behind and the consumer's thread sleeps; the holder then gives it the baton and wakes it.
+ * From WANTED on no producer can take the baton, so a busy producer cannot keep the consumer's thread out.
+ *
+ * A producer pushes before it asks. If another thread holds the baton, asking leaves WANTED behind too, so
+ * the consumer's thread will look at the queue after that push.
  *
  *	              baton_try   baton_ask   baton_claim   baton_pass
  *	thread        producer    producer    consumer      the holder
@@ -28,8 +31,8 @@
 enum baton_state {
 	BATON_FREE,
 	BATON_HELD,
-	BATON_WANTED, /* held, and somebody came for it */
-	BATON_GIVEN,  /* the consumer's, which is on its way */
+	BATON_WANTED, /* held; the consumer's thread comes next */
+	BATON_GIVEN,  /* reserved for the consumer's thread, which has been woken */
 };
 
 struct baton {
@@ -50,14 +53,14 @@ static inline void baton_init(struct baton *b, struct park *consumer)
 }
 
 #ifndef NDEBUG
-/* Any thread, debug builds: for assertions of what the baton protects. */
+/* Any thread. For assertions about what the baton protects; only debug builds have it. */
 static inline bool baton_held_by_me(const struct baton *b)
 {
 	return atomic_load_explicit(&b->holder, memory_order_relaxed) == pthread_self();
 }
 #endif
 
-/* The state says whether a thread holds the baton; this remembers which one. Returns taken. */
+/* Debug builds remember who holds the baton: the calling thread, if taken. Returns taken. */
 static inline bool baton_note_holder(struct baton *b, bool taken)
 {
 #ifndef NDEBUG
@@ -69,7 +72,7 @@ static inline bool baton_note_holder(struct baton *b, bool taken)
 	return taken;
 }
 
-/* Producer. Whether it holds the baton now; if not, it wakes the consumer after a push. */
+/* Producer. Takes a free baton and returns whether it did. If not, it must wake the consumer after a push. */
 static inline bool baton_try(struct baton *b)
 {
 	int expected = BATON_FREE;
@@ -79,7 +82,10 @@ static inline bool baton_try(struct baton *b)
 					    memory_order_acquire, memory_order_relaxed));
 }
 
-/* Producer, after its push. Whether it holds the baton now; if not, the consumer will look at the queue. */
+/*
+ * Producer, after its push. Takes a free baton and returns whether it did. If not, the consumer's thread will
+ * look at the queue.
+ */
 static inline bool baton_ask(struct baton *b)
 {
 	int state = BATON_FREE;
@@ -90,8 +96,8 @@ static inline bool baton_ask(struct baton *b)
 						       : state;
 
 		/*
-		 * Written even where it stays: whoever claims the baton after this acquires it, and so sees
-		 * what was pushed.
+		 * The state is written even when it stays the same: whoever claims the baton afterwards
+		 * acquires this release, and so sees what was pushed.
 		 */
 		if (atomic_compare_exchange_weak_explicit(
 			    &b->state, &state, next, memory_order_acq_rel, memory_order_relaxed))
@@ -99,7 +105,10 @@ static inline bool baton_ask(struct baton *b)
 	}
 }
 
-/* Consumer. If false it will be woken when the baton is its own; it took its park ticket before this call. */
+/*
+ * Consumer's thread, after it took its park ticket. Takes a baton that is free or given and returns whether
+ * it did. If not, the thread may sleep: it is woken when the baton is given to it.
+ */
 static inline bool baton_claim(struct baton *b)
 {
 	int state = BATON_FREE;
@@ -113,7 +122,10 @@ static inline bool baton_claim(struct baton *b)
 	}
 }
 
-/* The holder. Whether the consumer was woken, because the baton is its own now. */
+/*
+ * Holder. Frees the baton or, if it is wanted, gives it to the consumer's thread and wakes that; returns
+ * whether it was given.
+ */
 static inline bool baton_pass(struct baton *b)
 {
 	int expected = BATON_HELD;
@@ -126,8 +138,8 @@ static inline bool baton_pass(struct baton *b)
 		    &b->state, &expected, BATON_FREE, memory_order_release, memory_order_relaxed)))
 		return false;
 	/*
-	 * Wanted: nobody but the holder leads out of that. Written over what those who asked have released,
-	 * not beside it, so that the consumer acquires that too.
+	 * It is wanted, and only the holder can change that. An exchange, not a store: it acquires what those
+	 * who asked have released, and hands it on to the consumer.
 	 */
 	atomic_exchange_explicit(&b->state, BATON_GIVEN, memory_order_acq_rel);
 	park_wake(b->consumer);

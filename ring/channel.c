@@ -49,14 +49,14 @@ bool spsc_push(struct spsc_tx tx, void *item)
 	unsigned length;
 	struct ck_ring_buffer *slot = ck_ring_enqueue_reserve_spsc_size(&ch->ring, ch->slots, &length);
 
-	/* A reservation that is not committed leaves no trace with a single producer. */
+	/* With a single producer a reservation that is not committed has no effect. */
 	if (!slot || length >= ch->capacity)
 		return refuse(ch);
 	TSAN_ACQUIRE(&ch->ring.c_head);
 	slot->value = item;
 	/*
-	 * The producer's last looks at the item come before the consumer's first writes to it: ck orders only
-	 * stores here. Pairs with the load fence in ck_ring_dequeue_spsc().
+	 * The producer's last reads of the item must come before the consumer's first writes to it, and ck
+	 * orders only stores here. Pairs with the load fence in ck_ring_dequeue_spsc().
 	 */
 	ck_pr_fence_release();
 	TSAN_RELEASE(&ch->ring.p_tail);
@@ -66,11 +66,12 @@ bool spsc_push(struct spsc_tx tx, void *item)
 }
 
 /*
+ * No producer waits for another: a slot that is not NULL is committed. The consumer takes a slot that is
+ * still NULL for the end of the queue; whoever reserved that slot wakes the consumer after filling it.
+ *
  * ck's own commit makes a producer spin until all who reserved before it have committed. With more producers
- * than CPUs, one that is preempted in between holds up the rest for whole time slices, and then they are
- * preempted in that spin too: four producers on two CPUs needed 48 s for a million items that take one second
- * so. Here a slot that is not NULL is the commit. No producer waits for another; the consumer takes a slot
- * still NULL for an empty queue, because whoever reserved it wakes the consumer once it is filled.
+ * than CPUs, one that is preempted in between holds up the others for whole time slices, in which they spin:
+ * four producers on two CPUs needed 48 s for a million items, which take one second this way.
  */
 bool mpsc_push(struct mpsc_tx tx, void *item)
 {
@@ -79,7 +80,7 @@ bool mpsc_push(struct mpsc_tx tx, void *item)
 	unsigned ticket, length;
 
 	assert(item);
-	/* A reservation cannot be taken back with several producers, so the capacity is looked at before. */
+	/* With several producers a reservation cannot be taken back, so the capacity is checked before. */
 	if (reserved(ch) >= ch->capacity)
 		return refuse(ch);
 	slot = ck_ring_enqueue_reserve_mpsc_size(&ch->ring, ch->slots, &ticket, &length);
@@ -97,8 +98,8 @@ void *spsc_pop(struct spsc_rx rx)
 	void *item;
 
 	/*
-	 * ck_ring would find this out too. It stands here so that the acquire comes after the load that saw
-	 * the item and before the one that reads its slot.
+	 * ck_ring checks this too. It is repeated so that the acquire stands between the load that saw the
+	 * item and the load that reads its slot.
 	 */
 	if (ck_ring_size(&ch->ring) == 0)
 		return NULL;
@@ -106,8 +107,8 @@ void *spsc_pop(struct spsc_rx rx)
 	if (!ck_ring_dequeue_spsc(&ch->ring, ch->slots, &item))
 		return NULL;
 	/*
-	 * Late by one store, and yet in time: a full ring keeps one slot free, so a slot is only written
-	 * again after the pop that follows the one that emptied it.
+	 * This stands after the store that it describes, yet early enough: a full ring keeps one slot free,
+	 * so this slot is written again only after the next pop.
 	 */
 	TSAN_RELEASE(&ch->ring.c_head);
 	return item;
@@ -124,7 +125,7 @@ void *mpsc_pop(struct mpsc_rx rx)
 	if (!item)
 		return NULL;
 	__atomic_store_n(&slot->value, NULL, __ATOMIC_RELAXED);
-	/* The slot is empty before its next producer may fill it, which the load of c_head tells that one. */
+	/* The slot must be empty before c_head tells the next producer that it may fill it. */
 	ck_pr_fence_store();
 	ck_pr_store_uint(&ch->ring.c_head, head + 1);
 	return item;
@@ -175,19 +176,18 @@ static bool refuse(struct channel *ch)
 }
 
 /*
- * Items in an mpsc ring and on their way into it. The producers' index is read first: the consumer may then
- * only make the answer too small, so a producer is never refused for want of room that was there all the
- * time.
+ * Items in an mpsc ring and on their way into it. The producers' index is read first: a consumer that pops in
+ * between makes the answer too small, never too large, so no producer is refused while there is room.
  */
 static unsigned reserved(const struct channel *ch)
 {
 	unsigned producers = ck_pr_load_uint(&ch->ring.p_head);
 	unsigned consumer;
 
-	/* Keeps the two loads in that order; pairs with nothing, both indices only grow. */
+	/* Keeps the two loads in that order. Pairs with nothing: both indices only grow. */
 	ck_pr_fence_load();
 	consumer = ck_pr_load_uint(&ch->ring.c_head);
-	/* The consumer has passed our old snapshot: more than empty. */
+	/* The consumer has passed the index that was read first: nothing of that time is left. */
 	if ((int)(producers - consumer) < 0)
 		return 0;
 	return producers - consumer;

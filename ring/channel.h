@@ -1,15 +1,15 @@
 /*
- * Bounded queues of pointers between threads, over ck_ring. A full queue refuses (the caller keeps the item), an
- * item is owned by whoever dequeued it, and every push makes the consumer's park notice.
+ * Bounded queues of pointers between threads, over ck_ring. A full queue refuses, and the caller keeps the
+ * item. An item that was popped belongs to who popped it. Every push wakes the consumer's park.
  *
- *	spsc   one producer, one consumer:   crypto -> udp-tx, udp-rx -> crypto (handshakes)
+ *	spsc   one producer, one consumer:   state -> udp-tx, udp-rx -> state (handshakes)
  *	       and, with CHANNEL_SLOTS slots, udp-rx -> each tun-tx thread
- *	mpsc   many producers, one consumer: tun-rx -> crypto, notes and commands -> crypto
+ *	mpsc   many producers, one consumer: tun-rx -> state, notes and commands -> state
  *
  * The two ends are distinct types: a thread that holds only the sending end cannot receive. The capacity is
- * exact: a queue of 1000 slots holds 1000 items and refuses the 1001st, although ck_ring counts in powers of two.
- * (With several producers racing at the brink an mpsc queue may overshoot its capacity by at most the number of
- * producers minus one; it never loses or doubles an item.)
+ * exact: a queue of 1000 slots holds 1000 items and refuses the 1001st, although ck_ring counts in powers of
+ * two. Only producers that race for the last slots of an mpsc queue may exceed it, by at most their number
+ * minus one.
  */
 #pragma once
 
@@ -30,7 +30,7 @@ struct channel {
 	struct ck_ring_buffer *slots;
 	unsigned capacity;
 	struct park *consumer; /* woken after each push; NULL in single-threaded use */
-	bool many_producers;   /* mpsc: items count from their reservation on, see mpsc_push() */
+	bool many_producers;   /* mpsc: an item counts from its reservation on, see mpsc_push() */
 	CACHE_ALIGNED struct channel_counters counters; /* written by the producers */
 };
 
@@ -52,12 +52,12 @@ int spsc_init(struct channel *ch, unsigned capacity, struct park *consumer, stru
 	struct spsc_rx *rx) MUST_CHECK;
 int mpsc_init(struct channel *ch, unsigned capacity, struct park *consumer, struct mpsc_tx *tx,
 	struct mpsc_rx *rx) MUST_CHECK;
-/* After both sides have ended. Items still inside are the caller's to drain first. Accepts a zeroed channel. */
+/* After both sides have ended and the caller has drained the queue. Accepts a zeroed channel. */
 void channel_done(struct channel *ch);
 
 /*
- * Producer. false when full: the item (not NULL) stays the caller's. No producer ever waits for another: one that
- * is preempted in the middle only delays what is pushed after it.
+ * Producer. False when full: the item (not NULL) stays the caller's. No producer ever waits for another; one
+ * that is preempted in the middle of a push only delays the items behind its own.
  */
 bool spsc_push(struct spsc_tx tx, void *item) MUST_CHECK;
 bool mpsc_push(struct mpsc_tx tx, void *item) MUST_CHECK;

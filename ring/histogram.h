@@ -1,7 +1,6 @@
 /*
- * How often a value fell into each power of two. One writing thread and any number of readers, as counter_t:
- * adding costs the writer a bit scan, a load and a store. Meant for once a train or a system call, not once a
- * packet.
+ * Counts values by their power of two. One writing thread and any number of readers, as counter_t. Adding
+ * costs a bit scan, a load and a store: meant for once per train or system call, not once per packet.
  *
  * Bucket 0 counts zeros; bucket i > 0 the values above 2^(i-2) up to 2^(i-1): 1, 2, 3 to 4, 5 to 8, ...; the
  * last one everything above.
@@ -29,7 +28,7 @@ static inline void histogram_add(struct histogram *h, uint32_t value)
 	counter_add(&h->bucket[histogram_index(value)], 1);
 }
 
-/* times times the same value. */
+/* Adds the same value so many times. */
 static inline void histogram_add_times(struct histogram *h, uint32_t value, uint64_t times)
 {
 	counter_add(&h->bucket[histogram_index(value)], times);

@@ -10,12 +10,12 @@
 #include "ring/sanitize.h"
 
 /*
- * Looks at the event count before sleeping where another CPU may be about to move it: a few microseconds,
- * less than a futex sleep and wake cost together.
+ * How many times a thread looks at its event count before it sleeps, where another CPU may be about to change
+ * it: a few microseconds, less than a futex sleep and wake cost together.
  */
 #define SPIN_LOOKS 100
 
-/* Where this thread counts the wakes that it gives. */
+/* Where this thread counts the wakes that it gives to others; see park_count_wakes(). */
 static _Thread_local counter_t *wakes_given;
 
 static int monotonic_now(const struct ck_ec_ops *ops, struct timespec *now);
@@ -32,9 +32,9 @@ void park_init(struct park *park)
 	park->ops.wait32 = futex_wait;
 	park->ops.wake32 = futex_wake;
 	/*
-	 * The least that ck can do; 0 would mean its default of 100. Its second round of looks comes after
-	 * the sleeping flag is up, when every wake already costs a futex call, so the spin that pays is ours,
-	 * before.
+	 * The least that ck can do; 0 would mean its default of 100. ck still looks after it has set the
+	 * sleeping flag, when every wake already costs a futex call. spin() looks before that, where it saves
+	 * one.
 	 */
 	park->ops.busy_loop_iter = 1;
 	park->spin_looks = park_cpus() <= PARK_FEW_CPUS ? 0 : SPIN_LOOKS;
@@ -44,8 +44,7 @@ uint32_t park_ticket(const struct park *park)
 {
 	/*
 	 * Contains an acquire fence after its load, which pairs with the release in park_wake(): who reads
-	 * the new count also sees what was pushed before the wake, so a look at the queues that follows
-	 * cannot miss it.
+	 * the new count also sees what was pushed before that wake, when it looks at the queues afterwards.
 	 */
 	uint32_t ticket = ck_ec32_value(&park->event_count);
 
@@ -66,9 +65,9 @@ bool park_wait(struct park *park, uint32_t ticket, uint64_t deadline_ns)
 		deadline = &at;
 	}
 	/*
-	 * ck raises the sleeping flag with a compare-and-swap on the word that a wake increments, and the
-	 * kernel compares that word again before it sleeps: a wake after the ticket makes one of the two
-	 * fail. The deadline is passed a second time, as the callback's data; see futex_wait().
+	 * A wake after the ticket prevents the sleep: ck sets the sleeping flag with a compare-and-swap on
+	 * the word that a wake increments, and the kernel compares that word again before it sleeps; one of
+	 * the two fails. The deadline is passed a second time, as the callback's data; see futex_wait().
 	 */
 	woken = spin(park, ticket) ||
 		ck_ec32_wait_pred(&park->event_count, &mode, ticket, NULL, deadline, deadline) == 0;
@@ -126,10 +125,10 @@ static int monotonic_now(const struct ck_ec_ops *ops, struct timespec *now)
 }
 
 /*
- * ck proposes a back-off of a few sleeps, growing to a second: it covers the lost flags of its
- * single-producer mode, which we do not use, it wakes an idle thread for nothing, and it may overshoot the
- * caller's deadline. So sleep until that deadline instead, which park_wait() passed as the data (NULL for
- * none).
+ * Sleeps until the caller's deadline, which park_wait() passed as the data (NULL for none), and not for the
+ * time that ck proposes. ck's proposals grow to a second, to make up for wakes that its single-producer mode
+ * can lose. That mode is not used here; they would wake an idle thread for nothing, and could overshoot the
+ * deadline.
  */
 static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *word, uint32_t expected,
 	const struct timespec *backoff)
@@ -138,8 +137,9 @@ static void futex_wait(const struct ck_ec_wait_state *state, const uint32_t *wor
 	const struct timespec *deadline = state->data;
 
 	counter_add(&park->counters.parks, 1);
-	/* Unlike FUTEX_WAIT, the bit set variant takes an absolute time. Why it returned, ck finds out
-	 * itself. */
+	/*
+	 * Unlike FUTEX_WAIT, the bit set variant takes an absolute time. ck finds out itself why it returned.
+	 */
 	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, deadline, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 

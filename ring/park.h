@@ -8,8 +8,8 @@
  *	if (every queue is still empty)
  *		park_wait(park, ticket, deadline_ns);
  *
- * A push that the emptiness check missed happened after the ticket was taken, so its wake moves the event
- * count and park_wait() returns at once: no wake-up is lost.
+ * No wake-up is lost: a push that the look at the queues missed came after the ticket, so its wake changes
+ * the event count and park_wait() returns at once.
  */
 #pragma once
 
@@ -31,7 +31,7 @@ struct park {
 	struct park_counters counters;
 };
 
-/* Control thread, before the park is shared. It holds no resource, so nothing ends it. */
+/* Control thread, before the park is shared. A park holds no resource, so there is no park_done(). */
 void park_init(struct park *park);
 
 /* Owner thread. The current event count, to be taken before the last look at the queues. */
@@ -49,8 +49,8 @@ bool park_wait(struct park *park, uint32_t ticket, uint64_t deadline_ns);
 void park_wake(struct park *park);
 
 /*
- * Calling thread. From now on the futex wakes that it gives to others are counted here too, by itself alone;
- * NULL: nowhere, which is what every thread starts with.
+ * From now on the calling thread also counts in *given the futex wakes that it gives to others, as the only
+ * writer. NULL, with which every thread starts, ends that.
  */
 void park_count_wakes(counter_t *given);
 
@@ -59,11 +59,15 @@ void park_count_wakes(counter_t *given);
  * found out once. UINT_MAX: more than can be counted.
  */
 unsigned park_cpus(void);
-/* With so many CPUs or fewer a thread that is handed work runs in place of the one that hands it over, not beside it. */
+/*
+ * With this many CPUs or fewer, a thread that is handed work runs in place of the thread that hands it over,
+ * not beside it.
+ */
 #define PARK_FEW_CPUS 2
 /*
- * Any thread that is about to sleep for more work. On few CPUs lets what else is runnable go first, which
- * often brings that work and saves a sleep and a wake-up; then true: look once more. Elsewhere false.
+ * For a thread that is about to sleep until there is work. On few CPUs it lets other runnable threads go
+ * first, which often brings that work and saves a sleep and a wake-up, and returns true: look once more. On
+ * more CPUs it does nothing and returns false.
  */
 bool park_give_way(void);
 

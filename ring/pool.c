@@ -40,7 +40,7 @@ void pool_done(struct pool *pool)
 {
 	if (!pool->memory)
 		return;
-	/* Whatever is mapped here next must not inherit our marks. */
+	/* Whatever is mapped here next must not inherit the sanitizer's marks. */
 	ASAN_ALLOW(pool->memory, pool->memory_bytes);
 	munmap(pool->memory, pool->memory_bytes);
 	pool->memory = NULL;
@@ -50,7 +50,7 @@ void *pool_get(struct pool *pool)
 {
 	struct pool_item *item;
 
-	/* What came back last goes out first, so look there even while older buffers are at hand. */
+	/* The buffer that came back last is taken first, so look there even while the own list has some. */
 	if (ck_pr_load_ptr(&pool->returned.head))
 		take_returned(pool);
 	if (pool->free) {
@@ -81,12 +81,12 @@ void *pool_wait_until(struct pool *pool, const _Atomic bool *stop, uint64_t dead
 	assert(park);
 	if (likely(object))
 		return object;
-	/* Release, with the acquire in pool_put(): who sees the flag sees whom to wake. */
+	/* Pairs with the acquire in pool_put(): who sees the flag also sees which park to wake. */
 	atomic_store_explicit(&pool->starved, true, memory_order_release);
 	/*
-	 * Between announcing that we starve and looking at the returned buffers once more; pairs with the
-	 * fence in pool_put(). Whichever of the two comes second sees what the other wrote: we the buffer, or
-	 * it the flag.
+	 * Between setting the flag and looking at the returned buffers once more; pairs with the fence in
+	 * pool_put(). Whoever comes second sees what the other wrote: the owner the buffer, or the giver the
+	 * flag.
 	 */
 	ck_pr_fence_store_load();
 	for (;;) {
@@ -118,18 +118,20 @@ void pool_put(void *object)
 		return;
 	pool = item->pool;
 	ASAN_FORBID(item + 1, pool->item_bytes - sizeof(*item));
-	/* Release, with the acquire in pool_in_use(): who counts this return has also counted the taking. */
+	/*
+	 * Pairs with the acquire in pool_in_use(): who counts this return also counts the taking before it.
+	 */
 	atomic_fetch_add_explicit(&pool->given, 1, memory_order_release);
 	/*
-	 * The giver's last looks into the buffer come before the owner's next writes to it: ck orders only
-	 * stores here. Pairs with the fence in ck_stack_batch_pop_upmc().
+	 * The giver's last reads of the buffer must come before the owner's next writes to it, and ck orders
+	 * only stores here. Pairs with the fence in ck_stack_batch_pop_upmc().
 	 */
 	ck_pr_fence_release();
 	TSAN_RELEASE(&pool->returned);
 	TSAN_IGNORE_WRITES_BEGIN();
 	ck_stack_push_upmc(&pool->returned, &item->link);
 	TSAN_IGNORE_WRITES_END();
-	/* Between the giving back and the look for a starving owner; pairs with the fence in pool_wait(). */
+	/* Between giving back and looking for a starving owner; pairs with the fence in pool_wait_until(). */
 	ck_pr_fence_atomic_load();
 	if (unlikely(atomic_load_explicit(&pool->starved, memory_order_acquire)))
 		park_wake(atomic_load_explicit(&pool->park, memory_order_relaxed));
@@ -139,25 +141,25 @@ unsigned pool_in_use(const struct pool *pool)
 {
 	uint64_t given = atomic_load_explicit(&pool->given, memory_order_acquire);
 
-	/* Read second, so that it is never the smaller one. */
+	/* taken is read second, so it is never the smaller one. */
 	return (unsigned)(counter_read(&pool->taken) - given);
 }
 
-/* Everything that came back since the last time, newest first, goes on top of the owner's own list. */
+/* Puts everything that came back since the last time, newest first, on top of the owner's own list. */
 static void take_returned(struct pool *pool)
 {
 	struct ck_stack_entry *newest = ck_stack_batch_pop_upmc(&pool->returned);
 	struct ck_stack_entry *oldest = newest;
 
 	TSAN_ACQUIRE(&pool->returned);
-	/* Each buffer is passed over once for each time it was given back. */
+	/* Visits each buffer once for each time it was given back, so the cost per buffer stays constant. */
 	while (oldest->next)
 		oldest = oldest->next;
 	oldest->next = pool->free;
 	pool->free = newest;
 }
 
-/* Buffers are not threaded onto a list at the start, because that would touch the memory of every one. */
+/* Takes a buffer that was never used. They are not in a list, because making one would touch them all. */
 static struct pool_item *take_fresh(struct pool *pool)
 {
 	struct pool_item *item;
@@ -171,7 +173,7 @@ static struct pool_item *take_fresh(struct pool *pool)
 	return item;
 }
 
-/* Zeroed pages, aligned for huge pages when they fill at least one; NULL when there is no room. */
+/* Zeroed pages, aligned for huge pages if they fill at least one; NULL without memory. */
 static void *map(size_t bytes)
 {
 	size_t slack = bytes >= HUGE_PAGE ? HUGE_PAGE : 0;

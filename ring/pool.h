@@ -5,8 +5,8 @@
  * buffer taken next is the one that is still in cache. The memory is one mapping, backed by huge pages
  * where the kernel has them, excluded from core dumps, and touched only as deep as the pool is ever used.
  *
- *	         pool_get   pool_put   pool_wait   pool_in_use
- * thread        owner      any        owner       any
+ *	              pool_get   pool_put   pool_wait   pool_in_use
+ *	thread        owner      any        owner       any
  */
 #pragma once
 
@@ -42,7 +42,7 @@ struct pool {
 
 /*
  * count buffers (at least 1) of item_bytes (at least a pool_item, rounded up to whole cache lines).
- * owner_park is only borrowed; NULL if the owner never waits. Control thread. -ENOMEM.
+ * owner_park stays the caller's; NULL if the owner never waits. Control thread. -ENOMEM.
  */
 int pool_init(struct pool *pool, unsigned count, size_t item_bytes, struct park *owner_park) MUST_CHECK;
 /* After every user of its buffers has ended. Accepts a zeroed pool. */
@@ -51,14 +51,16 @@ void pool_done(struct pool *pool);
 /* Owner thread. A buffer (contents undefined after its pool_item), or NULL when all are in use. */
 void *pool_get(struct pool *pool);
 /*
- * Owner thread. Like pool_get(), but parks (RCU-offline is the caller's duty) until a buffer comes back, or
- * until *stop is true (then NULL, unless a buffer was there anyway). Who sets *stop calls park_wake() after
- * it.
+ * Owner thread, RCU-offline. Like pool_get(), but sleeps until a buffer comes back or *stop is true; then
+ * NULL, unless there is a buffer all the same. Who sets *stop calls park_wake() after it.
  */
 void *pool_wait(struct pool *pool, const _Atomic bool *stop);
-/* The same, and NULL too once deadline_ns (of park_clock_ns()) has passed. */
+/* The same, and also NULL once deadline_ns (of park_clock_ns()) has passed. */
 void *pool_wait_until(struct pool *pool, const _Atomic bool *stop, uint64_t deadline_ns);
-/* A new owner thread, which took over from the last by acquire and release: it waits here from now on. */
+/*
+ * By a thread that has become the owner: from now on it waits on this park. It must have taken over from the
+ * last owner by release and acquire.
+ */
 void pool_set_park(struct pool *pool, struct park *owner_park);
 /* Any thread. Gives back an object whose first member is a struct pool_item. NULL is accepted. */
 void pool_put(void *object);

@@ -1,10 +1,10 @@
 /*
- * What the sanitizers cannot see by themselves; in other builds all of this is nothing.
+ * Tells the sanitizers what they cannot see by themselves; in other builds all of this is nothing.
  *
  * ck does its atomic accesses in assembly, so ThreadSanitizer sees the data that crosses a ring, a stack or
  * an event count but not the ordering that protects it. Each user of ck names that ordering here: a release
- * before the publishing store, an acquire after the load that observed it, on the same address. Done so, no
- * suppression is needed and a real race on the data is still reported.
+ * before the publishing store and an acquire after the load that observed it, on the same address. So a real
+ * race on the data is still reported, where a suppression would hide it.
  *
  * A pool hands out its memory without malloc, so AddressSanitizer must be told which buffers are given back.
  */

@@ -1,11 +1,11 @@
 /*
  * The egress train: what one drain of one TUN queue read, and the unit that crosses the MPSC ring to the
- * state thread. A train belongs to one thread at a time: the reader that fills it, the ring, the state thread,
- * which gives it back to the reader's pool.
+ * state thread. A train belongs to one owner at a time: the tun-rx thread that fills it, then the ring, then
+ * the state holder, which gives it back to that tun-rx thread's pool.
  *
- * Packets lie behind each other in data[]. Each may be a super-packet (TSO/USO) of up to 64 KB. A read is only
- * started while TRAIN_READ_ROOM bytes are free, so no read is ever truncated. Bytes between packets are free for
- * scribbling: TRAIN_GAP bytes follow each packet, for padding to 16 with zeros in place.
+ * Packets lie one after the other in data[]. Each may be a super-packet (TSO/USO) of up to 64 KB. A read is
+ * only started while TRAIN_READ_ROOM bytes are free, so no read is ever truncated. At least TRAIN_GAP bytes
+ * after each packet hold nothing, so that it can be padded with zeros to a multiple of 16 where it lies.
  */
 #pragma once
 
