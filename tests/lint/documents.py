@@ -3,8 +3,8 @@
 
     documents.py [BUILD]      BUILD is not used; every program of this suite is given one
 
-A name is a word between backticks, or in a fenced block, that has a path in this tree or ends like a source file. It may have globs, `[ch]`, `{a,b}` and
-PLACEHOLDERS. What git ignores is made by a build, and may be named too. Comments of sources are held to the same where they name a file with its folder, or a
+A name is a word between backticks, or in a fenced block, that has a path in this tree, ends like a source file, or is a function(). It may have globs, `[ch]`,
+`{a,b}` and PLACEHOLDERS. What git ignores is made by a build, and may be named too. Comments of sources are held to the same where they name a file with its folder, or a
 document. The checks are first tried on a small tree that breaks each rule; prints `N passed, N failed`.
 """
 
@@ -23,6 +23,7 @@ CODE_RE = re.compile(r"`([^`\n]+)`")
 HEADING_RE = re.compile(r"^#+ (.*)$", re.M)
 # Ends of the names of files that people write here; a word with one of these names a file even without its folder.
 SOURCE_RE = re.compile(r"[\w*}\]-]\.(\[ch\]|c|h|py|md|sh|build|supp|8)$")
+FUNCTION_RE = re.compile(r"([A-Za-z]\w*)\(\)")
 METRIC_RE = re.compile(r'\bX\(a, [\w#]+, [\w\[\]]+,\s*(prefix )?"(\w+)"')
 DROP_RE = re.compile(r'\bMETRICS_DROP\(X, a, \w+,\s*"(\w+)"')
 PREFIX_RE = re.compile(r'\bMETRICS_UDP_TX_LOST\(X, a, \w+, "(\w+)"\)')
@@ -116,11 +117,14 @@ def check_links(tree):
 
 def check_names(tree):
     complaints = []
+    sources = "\n".join(tree.text(f) for f in tree.files if f.endswith((".c", ".h")))
     for document in sorted(f for f in tree.files if f.endswith(".md")):
         text = tree.text(document)
         code = FENCE_RE.findall(text) + CODE_RE.findall(FENCE_RE.sub("", text))
-        words = {w.strip("'\",;()") for c in code for w in re.sub(r"(?<!\S)#.*", "", c).split()}
-        complaints += [f"{document}: there is no {w}" for w in sorted(words) if names_file(tree, document, w) and not exists(tree, document, w)]
+        words = {w.strip("'\",;") for c in code for w in re.sub(r"(?<!\S)#.*", "", c).split()}
+        complaints += [f"{document}: there is no {w}" for w in sorted({w.strip("()") for w in words}) if names_file(tree, document, w) and not exists(tree, document, w)]
+        functions = {m[1] for m in map(FUNCTION_RE.fullmatch, words) if m}
+        complaints += [f"{document}: there is no {f}()" for f in sorted(functions) if not re.search(rf"\b{f}\(", sources)]
     return complaints
 
 
@@ -155,17 +159,17 @@ CHECKS = [check_links, check_names, check_comments, check_manual]
 # A tree with one fault for each line of FAULTS.
 SAMPLE = {
     "README.md": "[gone](gone/README.md) [here](ring/README.md#rules) [no such](#heading) [out](https://example.org/x.md)\n"
-                 "`ring/pool.[ch]` `ring/{pool,gone}.c` `ring/*.x` `ring/NAME.c` `old.c` `stage/*`\n```sh\nring/run it   # gone/away.c\n```\n# Use\n",
+                 "`ring/pool.[ch]` `ring/{pool,gone}.c` `ring/*.x` `ring/NAME.c` `old.c` `stage/*` `get()` `gone()`\n```sh\nring/run it   # gone/away.c\n```\n# Use\n",
     "ring/README.md": "# Rules\n`pool.c` `../README.md`\n",
     "ring/pool.c": "/* see ring/park.c, elsewhere/DESIGN.md and README.md */\n",
-    "ring/pool.h": "",
+    "ring/pool.h": "int get(void);\n",
     METRICS: "".join(f'X(a, N{i}, n, "n{i}", COUNTER)\n' for i in range(60)),
     OPTIONS: "".join(f'\t{{"o{c}", no_argument, NULL, 0}},\n' for c in "abcdef"),
     MANUAL: "".join(f".It Li n{i}\n" for i in range(1, 60)) + "".join(f".Fl -o{c}\n" for c in "abcde"),
 }
 FAULTS = {
     "README.md: nothing at gone/README.md", "README.md: no heading for #heading", "README.md: there is no ring/{pool,gone}.c", "README.md: there is no ring/*.x",
-    "README.md: there is no old.c", "README.md: there is no ring/run", "ring/pool.c: there is no ring/park.c", "ring/pool.c: there is no elsewhere/DESIGN.md",
+    "README.md: there is no old.c", "README.md: there is no gone()", "README.md: there is no ring/run", "ring/pool.c: there is no ring/park.c", "ring/pool.c: there is no elsewhere/DESIGN.md",
     f"{MANUAL}: does not name the counter n0", f"{MANUAL}: does not name the option --of",
 }
 
