@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the suites of sluice and counts single tests. Started by tests/run, which installs what is needed.
 
-suites: runner (how this program counts), lint (rooms, format, clang-tidy, shellcheck, hardening of what was built), unit (Criterion, one
+suites: runner (how this program counts), lint (rooms, documents, format, clang-tidy, shellcheck, hardening of what was built), unit (Criterion, one
 program a layer; what chooses by the CPU runs again as on lesser CPUs), sim (two devices on a lossy wire), fuzz (replay of the corpora), stress
 (threads), e2e (network namespaces), man (the manual page), aarch64 (cross-compilation; optional, skipped when its compiler or libraries are not
 there), lab (the commands in perf/, and instructions per packet against the baseline)
@@ -61,7 +61,7 @@ class Build:
 # Each build type runs what it is best at finding; the whole end-to-end suite runs once, in what users get.
 BUILDS_ALL = [
     Build("gcc", "gcc", ["-Dbuildtype=release"], ["lint", "unit", "sim", "fuzz", "stress", "e2e"], cpu_limits=CPU_LIMITS,
-          lint=["layers", "text", "hardening"]),
+          lint=["layers", "documents", "text", "hardening"]),
     Build("clang", "clang-14", ["-Dbuildtype=release"], ["lint", "unit", "sim", "e2e"],
           ["--quick", "ping*", "tcp*", "udp*", "tun_threads", "flow_order*", "gdb*"], lint=["hardening"]),
     Build("gcc-asan", "gcc", ASAN, ["unit", "sim", "fuzz", "e2e"], ["--quick"], 3),
