@@ -196,7 +196,7 @@ static void *carve(size_t bytes)
 	return p;
 }
 
-/* What is left of the old chunk, less than one object, is given up. */
+/* The rest of the old chunk, too small for the object, is given up. */
 static bool chunk_add(void)
 {
 	size_t bytes = ALIGN_UP((size_t)CHUNK_BYTES, page_bytes());
@@ -212,7 +212,7 @@ static bool chunk_add(void)
 }
 
 /*
- * bytes, a multiple of the page size, of zeroed memory with a page on either side that nobody may touch. NULL
+ * Maps zeroed memory between two pages that nobody may touch; bytes is a multiple of the page size. NULL
  * without memory. Under the lock.
  */
 static void *map_guarded(size_t bytes)
@@ -230,7 +230,7 @@ static void *map_guarded(size_t bytes)
 	}
 	IGNORE_RESULT("a second line: core dumps are off", madvise(p, bytes, MADV_DONTDUMP));
 	IGNORE_RESULT("a second line: nothing forks once there are keys", madvise(p, bytes, MADV_WIPEONFORK));
-	/* Not all at once: of a large text only as much as is written takes memory. */
+	/* Locks pages as they are touched: of a large text only what is written takes memory. */
 	if (mlock2(p, bytes, MLOCK_ONFAULT) && !slab.lock_error)
 		slab.lock_error = -errno;
 	return p;

@@ -21,11 +21,13 @@ void check_failed(const char *file, int line, const char *condition)
 		len = sizeof(text) - 1;
 		text[len - 1] = '\n';
 	}
-	/* A pipe that can be written has room for this line: a reader that hangs must not keep us from ending. */
+	/*
+	 * A reader that hangs must not keep us from ending. A pipe that is writable has room for this line.
+	 */
 	if (len > 0 && poll(&standard_error, 1, 0) == 1 && standard_error.revents & POLLOUT)
 		IGNORE_RESULT("nothing is left to do about it", write(STDERR_FILENO, text, (size_t)len));
 	if (report) {
-		/* Another check that fails in there must end, not come back. */
+		/* A check that fails inside the reporter must not call it again. */
 		atomic_store(&reporter, NULL);
 		if (len > 0)
 			text[len - 1] = '\0';

@@ -1,7 +1,7 @@
 /*
- * CHECK(): an assert() that stays in what users run. It stands where a violated condition would corrupt memory
- * or show some that is not the caller's, because going on is then worse than ending; for all other bugs of ours
- * there is assert(), and for what can happen an error code. The condition is always evaluated.
+ * CHECK(): an assert() that stays in what users run, and always evaluates its condition. It is for conditions
+ * whose violation would corrupt memory or disclose some, where going on is worse than ending. For other bugs
+ * of ours there is assert(); what can happen without a bug gives an error code.
  */
 #pragma once
 
@@ -12,12 +12,12 @@
 	} while (0)
 
 /*
- * Any thread. One line on standard error, unless nobody reads there, and one to the reporter; then SIGABRT.
- * Allocates nothing and takes no lock.
+ * Any thread. Writes one line to standard error, unless nobody reads it, and gives it to the reporter; then
+ * SIGABRT. Allocates nothing and takes no lock.
  */
 __attribute__((noreturn, cold)) void check_failed(const char *file, int line, const char *condition);
 /*
- * Control thread, before other threads run. The reporter gets the line, too, in whichever thread failed. It may
- * allocate no memory and wait for nobody for long. NULL: none, which is how it starts.
+ * Control thread, before other threads run. The reporter is called with the line too, in the thread that
+ * failed. It must allocate no memory and not wait for long. NULL, as at the start: none.
  */
 void check_set_reporter(void (*report)(const char *text));

@@ -31,7 +31,10 @@ __attribute__((constructor(101))) static void look(void)
 	const char *text = getenv(CPU_ENVIRONMENT);
 	enum cpu_isa limit = CPU_ISA_NR - 1;
 
-	/* A constructor cannot complain. The least is right until the command line's parser refuses the value. */
+	/*
+	 * A constructor cannot report an error. A wrong value means the least, until options_parse() refuses
+	 * it.
+	 */
 	if (text && cpu_isa_parse(&limit, text))
 		limit = CPU_SSE;
 	for (unsigned i = 0; i <= limit; i++)
@@ -40,7 +43,7 @@ __attribute__((constructor(101))) static void look(void)
 
 #if defined(__x86_64__)
 
-/* The builtins know too whether the kernel saves the registers. */
+/* The builtins also know whether the kernel saves the registers. */
 static bool cpu_has(enum cpu_isa isa)
 {
 	__builtin_cpu_init(); /* its own constructor may come after ours */
