@@ -53,6 +53,7 @@ void endpoint_clear_source(struct endpoint *e)
 {
 	memset(&e->from, 0, sizeof(e->from));
 	e->from_ifindex = 0;
+	e->arrival_ifindex = 0;
 }
 
 const char *endpoint_format(const struct endpoint *e, char *buf)

@@ -28,6 +28,11 @@ struct endpoint {
 	 * table, and a route that moved would turn into a black hole.
 	 */
 	int from_ifindex;
+	/*
+	 * The interface that packets last came in on, 0: not known. Nothing is sent by it: whoever follows the
+	 * routing table compares it to the interface by which the route leaves (core/control/routes.h).
+	 */
+	int arrival_ifindex;
 };
 
 static inline bool endpoint_is_set(const struct endpoint *e)
@@ -58,11 +63,16 @@ static inline uint32_t endpoint_tag(const struct endpoint *endpoint)
 
 /* Same destination, ignoring the pin. */
 bool endpoint_same_to(const struct endpoint *a, const struct endpoint *b);
-/* Same destination and same pin. */
+/* Same destination and same pin: what is sent to the one and to the other leaves alike. */
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
+/* Equal, and packets came in on the same interface. */
+static inline bool endpoint_same_arrival(const struct endpoint *a, const struct endpoint *b)
+{
+	return a->arrival_ifindex == b->arrival_ifindex && endpoint_equal(a, b);
+}
 /* Is there a source address or interface to send from? */
 bool endpoint_is_pinned(const struct endpoint *e);
-/* Forget the pinned source. */
+/* Forget the pinned source, and where packets came in. */
 void endpoint_clear_source(struct endpoint *e);
 /* "1.2.3.4:5", "[::1]:5", "[fe80::1%3]:5", "(none)" when not set. buf holds ENDPOINT_STRLEN. Returns buf. */
 const char *endpoint_format(const struct endpoint *e, char *buf);

@@ -122,6 +122,7 @@ static void pin_v6(struct endpoint *e, const struct in6_pktinfo *info)
 	if (IN6_IS_ADDR_MULTICAST(&info->ipi6_addr))
 		return;
 	e->from.v6 = info->ipi6_addr;
+	e->arrival_ifindex = (int)info->ipi6_ifindex;
 	if (IN6_IS_ADDR_LINKLOCAL(&info->ipi6_addr))
 		e->from_ifindex = (int)info->ipi6_ifindex;
 }
@@ -150,6 +151,7 @@ static uint32_t read_control(struct msghdr *h, struct udp_rx_msg *msg)
 			 * ipi_spec_dst is the local address that the routing table answers it from.
 			 */
 			msg->from.from.v4 = info.ipi_spec_dst;
+			msg->from.arrival_ifindex = info.ipi_ifindex;
 		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
 			msg->ecn = *(const uint8_t *)data & 3;
 		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {

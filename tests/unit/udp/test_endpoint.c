@@ -147,6 +147,15 @@ Test(endpoint, compares_destination_and_pin_and_nothing_else)
 	d.from_ifindex = 2;
 	cr_assert_not(endpoint_equal(&c, &d));
 
+	/* Where packets come in is no part of where they are sent. */
+	d = c;
+	d.arrival_ifindex = 2;
+	cr_assert(endpoint_equal(&c, &d));
+	cr_assert_not(endpoint_same_arrival(&c, &d));
+	cr_assert_not(endpoint_is_pinned(&d));
+	endpoint_clear_source(&d);
+	cr_assert(endpoint_same_arrival(&c, &d));
+
 	for (unsigned i = 0; i < 3; i++) {
 		static const char *const other4[] = {"1.2.3.5:5", "1.2.3.4:6", "1.2.4.4:5"};
 		static const char *const other6[] = {"[fe80::2%3]:5", "[fe80::1%4]:5", "[fe80::1%3]:6"};

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netinet/udp.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -92,6 +93,7 @@ static void receive_all(int fd, const char *host, const char *local)
 		cr_assert(endpoint_is_pinned(&batch->msg[i].from));
 		cr_assert_eq(batch->msg[i].ecn, 2);
 		cr_assert_eq(batch->msg[i].from.from_ifindex, 0);
+		cr_assert_eq(batch->msg[i].from.arrival_ifindex, (int)if_nametoindex("lo"));
 	}
 	cr_assert_eq(counter_read(&counters()->datagrams), 40);
 	cr_assert_eq(counter_read(&counters()->bytes), 39 * 1300 + 700);
@@ -140,6 +142,7 @@ Test(receive, has_no_unset_bytes_in_a_sender)
 	want.to.v4.sin_port = htons(a->port);
 	want.to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	want.from.v4.s_addr = htonl(INADDR_LOOPBACK);
+	want.arrival_ifindex = (int)if_nametoindex("lo");
 	cr_assert_arr_eq(&batch->msg[0].from, &want, sizeof(want));
 }
 
