@@ -208,7 +208,8 @@ static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, c
 	 * itself. */
 	const uint32_t generation = atomic_load_explicit(&peer->endpoint_generation, memory_order_acquire);
 
-	if (likely(generation == peer->rx_endpoint_generation && endpoint_equal(from, &peer->rx_endpoint)))
+	if (likely(generation == peer->rx_endpoint_generation &&
+		    endpoint_same_arrival(from, &peer->rx_endpoint)))
 		return;
 	/* Acquire pairs with the holder's release after reading the mailbox. */
 	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire)) {

@@ -8,6 +8,8 @@
 #include "core/protocol/device.h"
 #include "crypto/secret.h"
 
+static struct endpoint without_barred(const struct peer *peer, const struct endpoint *endpoint);
+static void void_told(struct peer *peer);
 static bool discard_roamed(struct peer *peer);
 static void retire(struct device *dev, struct peer *peer, struct session *session);
 
@@ -47,20 +49,20 @@ const char *peer_name(const struct peer *peer, char *buf)
 
 void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint)
 {
+	const struct endpoint to_use = without_barred(peer, endpoint);
 	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
 
 	/* What is in the mailbox is older than this. If there was something, the owner's thread must learn
 	 * that it was not taken, even when the endpoint stays as it is. */
 	const bool discarded = discard_roamed(peer);
 
-	if (endpoint_equal(&peer->endpoint, endpoint) && !discarded)
+	if (endpoint_same_arrival(&peer->endpoint, &to_use) && !discarded)
 		return;
 	if (!endpoint_same_to(&peer->endpoint, endpoint))
 		log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: endpoint is now %s", peer_name(peer, name),
 			endpoint_format(endpoint, text));
-	peer->endpoint = *endpoint;
-	/* Release pairs with the acquire in note_roamed(), ingress.c: what it has told so far is void. */
-	atomic_fetch_add_explicit(&peer->endpoint_generation, 1, memory_order_release);
+	peer->endpoint = to_use;
+	void_told(peer);
 }
 
 void peer_forget_source(struct peer *peer)
@@ -73,6 +75,25 @@ void peer_forget_source(struct peer *peer)
 	peer_set_endpoint(peer, &endpoint);
 }
 
+void peer_bar_source(struct peer *peer, const struct endpoint *endpoint)
+{
+	/* Of the newest endpoint, which may still be in the mailbox. */
+	peer_take_roamed(peer);
+	if (!endpoint_same_arrival(&peer->endpoint, endpoint))
+		return;
+	/* What the owner's thread has told stays true, so that packets which go on coming so tell nothing new. */
+	peer->barred = *endpoint;
+	endpoint_clear_source(&peer->endpoint);
+}
+
+void peer_unbar_source(struct peer *peer, const struct endpoint *endpoint)
+{
+	if (!endpoint_same_arrival(&peer->barred, endpoint))
+		return;
+	peer->barred = (struct endpoint){0};
+	void_told(peer);
+}
+
 void peer_take_roamed(struct peer *peer)
 {
 	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
@@ -83,7 +104,7 @@ void peer_take_roamed(struct peer *peer)
 	if (!endpoint_same_to(&peer->endpoint, &peer->roamed))
 		log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: roamed to %s", peer_name(peer, name),
 			endpoint_format(&peer->roamed, text));
-	peer->endpoint = peer->roamed;
+	peer->endpoint = without_barred(peer, &peer->roamed);
 	/* Release pairs with the acquire in note_roamed() before it writes roamed again. */
 	atomic_store_explicit(&peer->roamed_pending, false, memory_order_release);
 }
@@ -145,6 +166,22 @@ void peer_clear_sessions(struct device *dev, struct peer *peer)
 	retire(dev, peer, peer->current);
 	retire(dev, peer, peer->next);
 	peer->previous = peer->current = peer->next = NULL;
+}
+
+static struct endpoint without_barred(const struct peer *peer, const struct endpoint *endpoint)
+{
+	struct endpoint e = *endpoint;
+
+	if (endpoint_is_pinned(&e) && endpoint_same_arrival(&e, &peer->barred))
+		endpoint_clear_source(&e);
+	return e;
+}
+
+/* The owner's thread is to tell where packets come from even if it has told so before. */
+static void void_told(struct peer *peer)
+{
+	/* Release pairs with the acquire in note_roamed(), ingress.c. */
+	atomic_fetch_add_explicit(&peer->endpoint_generation, 1, memory_order_release);
 }
 
 /* Empties the mailbox unread. Returns whether there was something in it. */

@@ -72,6 +72,7 @@ struct peer {
 	 */
 	struct session *previous, *current, *next;
 	struct endpoint endpoint;
+	struct endpoint barred; /* whose source is not to be used, see peer_bar_source(); unset: none */
 	uint16_t persistent_keepalive_s;
 	uint64_t deadline_ns[PEER_TIMERS]; /* boottime; 0: not armed */
 	unsigned timer_slot;               /* position in the device's timer heap, UINT_MAX: none */
@@ -120,6 +121,15 @@ const char *peer_name(const struct peer *peer, char *buf);
 void peer_set_endpoint(struct peer *peer, const struct endpoint *endpoint);
 /* Lets the system choose the source address again. */
 void peer_forget_source(struct peer *peer);
+/*
+ * Packets that come as this endpoint says are not answered from the address that they come to, because the
+ * route back leaves by another interface than they come in on: forgets the source now, and whenever the same
+ * endpoint is learnt again. Until peer_unbar_source(), or until another one is barred: there is at most one.
+ * Does nothing if the peer has another endpoint by now.
+ */
+void peer_bar_source(struct peer *peer, const struct endpoint *endpoint);
+/* If it is the one that is barred, the next packet that comes so pins its source again. */
+void peer_unbar_source(struct peer *peer, const struct endpoint *endpoint);
 /* Empties the mailbox: what the owner's thread left in roamed is the endpoint from now on. */
 void peer_take_roamed(struct peer *peer);
 

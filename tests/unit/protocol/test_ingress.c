@@ -131,6 +131,50 @@ Test(ingress, a_configured_endpoint_wins_over_a_move_whose_note_was_refused)
 	assert_endpoint(&p.pa->endpoint, "198.51.100.1:1");
 }
 
+/* a's packets come to b's address, on this interface of b. */
+static void hear(int ifindex)
+{
+	struct datagram *d = data_from(ADDRESS_A);
+
+	d->from.arrival_ifindex = ifindex;
+	node_receive(p.b, d);
+	free(d);
+}
+
+Test(ingress, tells_of_packets_that_come_in_on_another_interface)
+{
+	hear(3);
+	cr_assert_eq(p.pa->endpoint.arrival_ifindex, 3);
+	hear(4);
+	cr_assert_eq(p.pa->endpoint.arrival_ifindex, 4);
+	cr_assert(endpoint_is_pinned(&p.pa->endpoint));
+}
+
+Test(ingress, tells_nothing_new_of_a_source_that_is_barred)
+{
+	hear(3);
+	const struct endpoint before = p.pa->endpoint;
+
+	peer_bar_source(p.pa, &before);
+	cr_assert_not(endpoint_is_pinned(&p.pa->endpoint));
+	cr_assert(endpoint_same_to(&p.pa->endpoint, &before));
+	for (unsigned i = 0; i < 3; i++) {
+		struct datagram *d = data_from(ADDRESS_A);
+
+		d->from.arrival_ifindex = 3;
+		node_dispatch(p.b, d);
+		node_open(p.b);
+		cr_assert_not(atomic_load(&p.pa->roamed_pending), "told again");
+		free(d);
+		node_settle(p.b);
+		cr_assert_not(endpoint_is_pinned(&p.pa->endpoint));
+	}
+	peer_unbar_source(p.pa, &before);
+	cr_assert_not(endpoint_is_pinned(&p.pa->endpoint), "the address may have gone meanwhile");
+	hear(3);
+	cr_assert(endpoint_same_arrival(&p.pa->endpoint, &before));
+}
+
 #ifndef NDEBUG
 Test(ingress, opens_nothing_without_the_baton_of_its_thread, .signal = SIGABRT)
 {

@@ -185,3 +185,70 @@ Test(peer, takes_a_roamed_endpoint_once)
 	peer_take_roamed(peer);
 	cr_assert(endpoint_same_to(&peer->endpoint, &f));
 }
+
+/* Packets of 192.0.2.9 that come to this last byte of an address, on this interface. */
+static struct endpoint pinned(uint8_t from, int ifindex)
+{
+	struct endpoint e;
+
+	cr_assert_eq(endpoint_parse(&e, "192.0.2.9:9"), 0);
+	e.from.v4.s_addr = htonl(0xcb007100 + from);
+	e.arrival_ifindex = ifindex;
+	return e;
+}
+
+Test(peer, a_barred_source_stays_away_until_another_interface_brings_it)
+{
+	const struct endpoint one = pinned(1, 3), two = pinned(2, 4), moved = pinned(1, 4);
+
+	peer_set_endpoint(peer, &one);
+	peer_bar_source(peer, &one);
+	cr_assert(endpoint_same_to(&peer->endpoint, &one));
+	cr_assert_not(endpoint_is_pinned(&peer->endpoint));
+	/* By handshake and by data. */
+	peer_set_endpoint(peer, &one);
+	cr_assert_not(endpoint_is_pinned(&peer->endpoint));
+	peer->roamed = one;
+	atomic_store(&peer->roamed_pending, true);
+	peer_take_roamed(peer);
+	cr_assert_not(endpoint_is_pinned(&peer->endpoint));
+	/* Others are none of its business, and do not end it. */
+	peer_set_endpoint(peer, &two);
+	cr_assert(endpoint_same_arrival(&peer->endpoint, &two));
+	peer_set_endpoint(peer, &moved);
+	cr_assert(endpoint_same_arrival(&peer->endpoint, &moved));
+	peer_set_endpoint(peer, &one);
+	cr_assert_not(endpoint_is_pinned(&peer->endpoint));
+}
+
+Test(peer, only_the_source_in_use_is_barred)
+{
+	const struct endpoint one = pinned(1, 3), two = pinned(2, 4);
+
+	peer_set_endpoint(peer, &two);
+	peer_bar_source(peer, &one);
+	cr_assert(endpoint_same_arrival(&peer->endpoint, &two));
+	peer_set_endpoint(peer, &one);
+	cr_assert(endpoint_same_arrival(&peer->endpoint, &one), "it was not in use");
+	/* What waits in the mailbox is newer. */
+	peer->roamed = two;
+	atomic_store(&peer->roamed_pending, true);
+	peer_bar_source(peer, &one);
+	cr_assert(endpoint_same_arrival(&peer->endpoint, &two));
+}
+
+Test(peer, a_source_that_is_barred_no_more_is_to_be_told_again)
+{
+	const struct endpoint one = pinned(1, 3), two = pinned(2, 4);
+
+	peer_set_endpoint(peer, &one);
+	peer_bar_source(peer, &one);
+	const uint32_t generation = peer->endpoint_generation;
+
+	peer_unbar_source(peer, &two);
+	cr_assert_eq(peer->endpoint_generation, generation, "it was not barred");
+	peer_unbar_source(peer, &one);
+	cr_assert_eq(peer->endpoint_generation, generation + 1);
+	peer_set_endpoint(peer, &one);
+	cr_assert(endpoint_same_arrival(&peer->endpoint, &one));
+}
