@@ -13,6 +13,7 @@
 #include "core/base/log.h"
 #include "core/control/event_loop.h"
 #include "core/control/link.h"
+#include "core/control/routes.h"
 #include "core/control/uapi_server.h"
 #include "crypto/secret.h"
 #include "ring/park.h"
@@ -31,6 +32,7 @@ struct control {
 	struct event_source signals, tun_failed, directory, link_events;
 	struct uapi_server *server;
 	struct link_monitor *link;
+	struct routes *routes;
 	uint64_t reported_ns; /* when the log last reported what it has suppressed */
 	bool lock_error_reported;
 	bool stopping;
@@ -140,6 +142,9 @@ int control_start(struct control *c, const struct control_params *params)
 	err = watch_link(c);
 	if (err)
 		return err;
+	err = routes_new(&c->routes, &c->loop, &c->target, NULL);
+	if (err)
+		return err;
 	err = watch_directory(c);
 	if (err)
 		log_warn(LOG_UAPI, "cannot watch %s (%s): removing the socket will not end this process",
@@ -174,6 +179,7 @@ void control_free(struct control *c)
 	if (!c)
 		return;
 	uapi_server_free(c->server);
+	routes_free(c->routes);
 	event_loop_unwatch(&c->loop, &c->link_events);
 	link_close(c->link);
 	config_done(&c->config);
@@ -323,13 +329,15 @@ static void link_gone(void *arg)
 /* How long the loop may wait until tick() is due. */
 static int timeout_ms(const struct control *c)
 {
-	uint64_t ns = IDLE_NS;
+	const uint64_t now_ns = park_clock_ns();
+	const uint64_t routes_ns = routes_due_ns(c->routes);
+	uint64_t ns = MIN(IDLE_NS, routes_ns > now_ns ? routes_ns - now_ns : 0);
 
 	if (uapi_server_is_busy(c->server))
 		ns = MIN(ns, UAPI_SERVER_TICK_NS);
 	if (link_is_polled(c->link))
 		ns = MIN(ns, LINK_POLL_NS);
-	return (int)(ns / NS_PER_MS);
+	return (int)((ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
 static void tick(struct control *c)
@@ -338,6 +346,7 @@ static void tick(struct control *c)
 
 	uapi_server_tick(c->server, now_ns);
 	link_tick(c->link, now_ns);
+	routes_tick(c->routes, now_ns);
 	report_lock_error(c);
 	if (now_ns - c->reported_ns >= LOG_LIMIT_WINDOW_NS) {
 		c->reported_ns = now_ns;
@@ -366,6 +375,9 @@ static int backend_set(void *ctx, struct config_set *set)
 
 	if (!err)
 		log_debug(LOG_UAPI, "configuration applied, %u peer sections", set->nr_peers);
+	/* Routes depend on the mark. */
+	if (!err && set->has_fwmark)
+		routes_changed(c->routes);
 	return err;
 }
 

@@ -12,8 +12,8 @@
 
 #define GROUP(number) (1u << ((number)-1))
 /*
- * Links too: when one goes down, its IPv4 routes end without a word. Addresses bring and take routes of their own, so
- * they need not be listened to.
+ * Links too: when one goes down, its IPv4 routes end without a word. Addresses bring and take routes of their
+ * own, so they need not be listened to.
  */
 #define GROUPS                                                                                               \
 	(GROUP(RTNLGRP_LINK) | GROUP(RTNLGRP_IPV4_ROUTE) | GROUP(RTNLGRP_IPV6_ROUTE) |                       \
@@ -135,8 +135,8 @@ void routes_tick(struct routes *r, uint64_t now_ns)
 }
 
 /*
- * One event says as much as a million. The rest stays unread, and the kernel drops what finds no room: a full table
- * being loaded costs a round a second and nothing else.
+ * One event says as much as a million. The rest stays unread, and the kernel drops what finds no room: a full
+ * table being loaded costs a round a second and nothing else.
  */
 static void events_ready(void *arg, struct event_source *source)
 {

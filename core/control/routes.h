@@ -1,16 +1,17 @@
 /*
- * Follows the routing table: a peer is answered from the address that its packets come to only while the route back
- * leaves by the interface that they come in on. When another route takes precedence, the system chooses the source
- * address again, as it does for the kernel driver. For IPv4 and IPv6; a link-local source stays, since its packets
- * leave by its link in any case.
+ * Follows the routing table: a peer is answered from the address that its packets come to only while the
+ * route back leaves by the interface that they come in on. When a route by another interface takes
+ * precedence, the system chooses the source address again, as it does for the kernel driver. For IPv4 and
+ * IPv6; a link-local source stays, since its packets leave by its link in any case.
  *
- * A change of routes, rules or links starts a round: for each peer with a pinned source the kernel is asked how a
- * datagram would leave now. What changed does not matter, so events are not read one by one, and those that got lost
- * are no loss. One round begins each ROUTES_ROUND_NS at most, however many events there are, and goes in pieces, one
- * each ROUTES_PIECE_NS, so that neither the control thread nor the state thread is held up by it.
+ * A change of routes, rules or links starts a round: for each peer with a pinned source the kernel is asked
+ * how a datagram would leave now. What changed does not matter, so events are not read one by one, and
+ * those that got lost are no loss. One round begins each ROUTES_ROUND_NS at most, however many events there
+ * are, and goes in pieces, one each ROUTES_PIECE_NS, so that neither the control thread nor the state
+ * thread is held up by it.
  *
- * Peers are looked at after a change only. A source pinned between two changes is trusted, unless it is one that the
- * round before has barred (peer_bar_source()).
+ * Peers are looked at after a change only. A source that is pinned between two changes is trusted, unless
+ * it is the one that a round has barred (peer_bar_source()).
  *
  * Control thread.
  */
@@ -36,8 +37,8 @@ struct routes_sys {
 };
 
 /*
- * Listens from now on. loop, target and sys outlive it; sys NULL: the kernel, as seen from the network namespace of the
- * caller. -ENOMEM and what socket(2) gives.
+ * Listens from now on. loop and target outlive it; sys NULL: the kernel, as seen from the network namespace
+ * of the caller. -ENOMEM and what socket(2) gives.
  */
 int routes_new(struct routes **out, struct event_loop *loop, const struct config_target *target,
 	const struct routes_sys *sys) MUST_CHECK;

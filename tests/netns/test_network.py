@@ -250,6 +250,106 @@ def a_source_address_that_vanishes_is_given_up(sluice):
     equal(t.b.daemon.counter("gso_fallbacks"), 0, "batches sent in pieces")
 
 
+class TwoLinks:
+    """A client behind two links to the gateway, which it reaches by either of them under an address of its own."""
+
+    def __init__(self, sluice, family):
+        self.t = t = Tunnel(sluice, sluice, peers=False)
+        self.family, v4 = family, family == 4
+        self.client = "198.51.100.1" if v4 else "2001:db8:ffff::1"
+        # By link: the gateway's address that packets go to, its first one there, and the client's next hop.
+        self.reached = ("192.0.2.200", "192.0.3.200") if v4 else ("2001:db8::200", "2001:db8:3::200")
+        self.first = ("192.0.2.2", "192.0.3.2") if v4 else ("2001:db8::2", "2001:db8:3::2")
+        self.hops = ("192.0.2.1", "192.0.3.1") if v4 else ("2001:db8::1", "2001:db8:3::1")
+        bits, nodad = ("24", "") if v4 else ("64", " nodad")
+        veth(t.n1, "eth1", t.n2, "eth1", (f"{self.hops[1]}/{bits}",), (f"{self.first[1]}/{bits}",))
+        t.n1.ip(f"addr add {self.client}/{'32' if v4 else '128'} dev lo{nodad}")
+        for n in (t.n1, t.n2):
+            n.sh("for i in all eth0 eth1; do echo 0 >/proc/sys/net/ipv4/conf/$i/rp_filter; done")
+        for i in (0, 1):
+            t.n2.ip(f"addr add {self.reached[i]}/{'32' if v4 else '128'} dev eth{i}{nodad}")
+            t.n1.ip(f"-{family} route add {self.reached[i]} dev eth{i} via {self.first[i]} src {self.client}")
+            t.n1.ip(f"-{family} route add {self.first[i]} dev eth{i} src {self.client}")
+        if not v4:
+            # So that it is not what the kernel chooses.
+            for i in (0, 1):
+                t.n2.ip(f"addr change {self.reached[i]}/128 dev eth{i} preferred_lft 0")
+        self.route("add", 0, 200)
+        t.b.add_peer(t.a)
+        t.a.add_peer(t.b, f"{self.text(self.reached[0])}:{t.b.port}")
+        self.wires = [raw_capture(t.n1, f"eth{i}") for i in (0, 1)]
+
+    def text(self, address):
+        return address if self.family == 4 else f"[{address}]"
+
+    def route(self, verb, link, metric):
+        """The gateway's way to the client."""
+        prefix = 32 if self.family == 4 else 128
+        self.t.n2.ip(f"-{self.family} route {verb} {self.client}/{prefix} via {self.hops[link]} dev eth{link} metric {metric}")
+
+    def sources(self, seconds):
+        """What the gateway sends in this time: (link, source address)."""
+        for wire in self.wires:
+            gather(wire, 0.01)
+        seen = set()
+        for link, wire in enumerate(self.wires):
+            for ip, *_ in gather(wire, seconds / 2, lambda u: u[1] == self.t.b.port, want=1 << 30):
+                seen.add((link, socket.inet_ntop(socket.AF_INET, ip[12:16]) if len(ip) == 20 else socket.inet_ntop(socket.AF_INET6, ip[8:24])))
+        return seen
+
+    def endpoint(self):
+        return self.t.a.daemon.peer(self.t.b.public)["endpoint"].rpartition(":")[0].strip("[]")
+
+
+@case(ours=True, params=((4,), (6,)))
+def a_route_that_takes_precedence_moves_the_source_address(sluice, family):
+    links = TwoLinks(sluice, family)
+    t = links.t
+    ping(t.n1, "10.0.0.2")
+    there, back = Numbered(t.n1, t.n2, "10.0.0.2"), Numbered(t.n2, t.n1, "10.0.0.1", 9101)
+    back.flows()
+    equal(links.sources(0.4), {(0, links.reached[0])}, "sources at first")
+
+    # What does not concern the peer leaves its source alone.
+    other = "203.0.113.0/24" if family == 4 else "2001:db8:77::/48"
+    t.n2.ip(f"-{family} route add {other} via {links.hops[1]} dev eth1")
+    t.n2.ip(f"-{family} rule add to {other} lookup main")
+    t.n2.ip("link add eth8 type veth peer name eth9")
+    t.n2.ip("link set eth8 up")
+    time.sleep(1.5)
+    equal(links.sources(0.4), {(0, links.reached[0])}, "sources after an unrelated change")
+
+    links.route("add", 1, 50)
+    wait_until(lambda: links.endpoint() == links.first[1], 2, lambda: f"new source: {links.sources(0.2)}, endpoint {links.endpoint()}")
+    equal(links.sources(0.6), {(1, links.first[1])}, "sources by the second link")
+    there.flows()
+    back.flows()
+
+    # And back again: the source of the first link is the kernel's choice now, since the client has left the address that it came to.
+    links.route("del", 1, 50)
+    wait_until(lambda: links.endpoint() == links.first[0], 2.5, lambda: f"old source: {links.sources(0.2)}, endpoint {links.endpoint()}")
+    equal(links.sources(0.6), {(0, links.first[0])}, "sources by the first link")
+    there.flows()
+    back.flows()
+    lost = there.end(), back.end()
+    check(len(lost[0]) <= 2 and len(lost[1]) <= 2, f"lost: {lost}")
+
+
+@case(ours=True, params=((4,), (6,)))
+def a_link_that_goes_down_moves_the_source_address(sluice, family):
+    links = TwoLinks(sluice, family)
+    t = links.t
+    links.route("add", 1, 300)
+    ping(t.n1, "10.0.0.2")
+    back = Numbered(t.n2, t.n1, "10.0.0.1", 9101)
+    back.flows()
+    equal(links.sources(0.4), {(0, links.reached[0])}, "sources at first")
+    t.n2.ip("link set eth0 down")
+    wait_until(lambda: links.endpoint() == links.first[1], 3, lambda: f"new source: {links.sources(0.2)}, endpoint {links.endpoint()}")
+    back.flows()
+    back.end()
+
+
 @case(pairs=BOTH_ROLES)
 def mtu_change_is_followed(a, b):
     t = Tunnel(a, b)
