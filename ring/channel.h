@@ -1,6 +1,7 @@
 /*
  * Bounded queues of pointers between threads, over ck_ring. A full queue refuses, and the caller keeps the
- * item. An item that was popped belongs to who popped it. Every push wakes the consumer's park.
+ * item. An item that was popped belongs to who popped it. A push wakes the consumer's
+ * park, if the queue has one.
  *
  *	spsc   one producer, one consumer:   state -> udp-tx, udp-rx -> state (handshakes)
  *	       and, with CHANNEL_SLOTS slots, udp-rx -> each tun-tx thread

@@ -87,7 +87,7 @@ struct peer {
 	struct staged_packet *staged_first, *staged_last; /* wait for a session, oldest first */
 	unsigned staged_segments;
 
-	/* from_state: written by the state holder, read by any thread */
+	/* from_state: written by the state holder (wants_rx_note by the owner too), read by any thread */
 	CACHE_ALIGNED _Atomic uint64_t last_tx_ns; /* anything authenticated sent, keepalives too; boottime */
 	_Atomic uint64_t tx_bytes;                 /* as on the wire */
 	_Atomic uint64_t
@@ -95,7 +95,7 @@ struct peer {
 	_Atomic uint32_t endpoint_generation; /* moves when the state holder changes the endpoint by itself */
 	_Atomic bool wants_rx_note;           /* a NOTE_DATA_RECEIVED is wanted at the next data */
 
-	/* from_tun_tx: written by the owner's thread; the atomics are read by any */
+	/* from_tun_tx: written by the owner (roamed_pending by the state holder too); the atomics are read by any */
 	CACHE_ALIGNED _Atomic uint64_t last_rx_ns; /* any authenticated data message received; boottime */
 	_Atomic uint64_t first_unanswered_rx_ns;   /* first non-empty one after last_tx_ns */
 	_Atomic uint64_t rx_bytes;                 /* data messages, as on the wire */

@@ -34,7 +34,7 @@
 #include "ring/park.h"
 
 #define HAND_OVER_SPARES 64
-/* Packets of a train or receive batch that are shorter than this on average are small. */
+/* Small packets: shorter than this, those of a train on average, of a receive batch in its first run. */
 #define HAND_OVER_SMALL_BYTES 512
 
 enum hand_over {

@@ -1,5 +1,5 @@
 /*
- * The threads of a running interface, wired as in the drawing in core/README.md, around one struct device. Made
+ * The threads of a running interface, wired as in the drawing in README.md, around one struct device. Made
  * from the consumers backwards, so that each thread finds whom it hands work to; started when everything is in
  * place; stopped all at once.
  *
