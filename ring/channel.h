@@ -30,7 +30,7 @@ struct channel {
 	struct ck_ring ring;
 	struct ck_ring_buffer *slots;
 	unsigned capacity;
-	struct park *consumer; /* woken after each push; NULL in single-threaded use */
+	struct park *consumer; /* woken after each push; NULL: by whoever pushes, if by anybody */
 	bool many_producers;   /* mpsc: an item counts from its reservation on, see mpsc_push() */
 	CACHE_ALIGNED struct channel_counters counters; /* written by the producers */
 };
