@@ -121,13 +121,15 @@ void metrics_clear(struct metrics *m)
 void metrics_each(struct metrics *m,
 	void (*fn)(void *arg, const char *group, const char *name, uint64_t value), void *arg)
 {
-	const struct source *end;
-
-	if (!m->sorted && m->nr)
+	if (!m->nr)
+		return; /* there is no array yet */
+	if (!m->sorted)
 		qsort(m->sources, m->nr, sizeof(*m->sources), compare);
 	m->sorted = true;
-	for (const struct source *s = m->sources; s != m->sources + m->nr; s = end) {
-		for (end = s + 1; end != m->sources + m->nr && !compare(s, end); end++)
+
+	const struct source *const last = m->sources + m->nr, *end;
+	for (const struct source *s = m->sources; s != last; s = end) {
+		for (end = s + 1; end != last && !compare(s, end); end++)
 			;
 		show(s, end, fn, arg);
 	}
