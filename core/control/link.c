@@ -28,8 +28,10 @@ struct link_monitor {
 	void *arg;
 	struct mnl_socket *socket; /* of the namespace that we are in */
 	int nsid;                  /* number of the namespace that the interface is in; NSID_HERE */
-	unsigned ifindex;          /* there; 0: not known yet */
-	char name[IFNAMSIZ];       /* to ask by until ifindex is known */
+	dev_t netns_dev;           /* with netns_ino: that namespace */
+	ino_t netns_ino;
+	unsigned ifindex;    /* there; 0: not known yet */
+	char name[IFNAMSIZ]; /* to ask by until ifindex is known */
 	uint64_t asked_ns;
 	unsigned misses;
 	uint32_t mtu;
@@ -44,6 +46,7 @@ static int handle_message(const struct nlmsghdr *header, void *arg);
 static bool is_about_us(const struct link_monitor *l, const struct nlmsghdr *header);
 static void handle_state(struct link_monitor *l, const struct nlmsghdr *header);
 static int request_state(struct link_monitor *l);
+static bool has_moved(const struct link_monitor *l);
 static void follow(struct link_monitor *l);
 static int look_into(struct link_monitor *l, int netns);
 static void set_gone(struct link_monitor *l);
@@ -101,12 +104,15 @@ bool link_is_polled(const struct link_monitor *l)
 
 void link_tick(struct link_monitor *l, uint64_t now_ns)
 {
-	int err;
+	int err = 0;
 
 	if (!link_is_polled(l) || now_ns - l->asked_ns < LINK_POLL_NS)
 		return;
 	l->asked_ns = now_ns;
-	err = request_state(l);
+	if (has_moved(l))
+		follow(l);
+	else
+		err = request_state(l);
 	if (err)
 		log_limited(LOG_LEVEL_WARN, LOG_LINK, "asking for the interface: %s", strerror(-err));
 	link_dispatch(l);
@@ -145,7 +151,8 @@ static void handle_error(struct link_monitor *l, int err)
 		l->lost = true;
 	} else if (err == EINVAL && l->nsid != NSID_HERE) {
 		/*
-		 * The namespace has lost its number, so it is coming to its end, and the interface with it.
+		 * The namespace has lost its number, so it is coming to its end, and the interface with it if
+		 * it is still there.
 		 */
 		set_up(l, false);
 	} else if (err == EACCES || err == EPERM) {
@@ -239,6 +246,24 @@ static int request_state(struct link_monitor *l)
 	return mnl_socket_sendto(l->socket, header, header->nlmsg_len) < 0 ? -errno : 0;
 }
 
+/*
+ * Has it left the foreign namespace where we look for it? The answers do not tell: another interface may have
+ * its index there by now, or the namespace may have ended. A namespace that is ending cannot be opened; then
+ * the interface ends as well.
+ */
+static bool has_moved(const struct link_monitor *l)
+{
+	const int netns = tun_device_netns(l->tun);
+	struct stat st;
+	bool moved;
+
+	if (netns < 0)
+		return false;
+	moved = fstat(netns, &st) == 0 && (st.st_dev != l->netns_dev || st.st_ino != l->netns_ino);
+	close(netns);
+	return moved;
+}
+
 /* The interface is not where we look for it: it was deleted, or it moved and we go after it. */
 static void follow(struct link_monitor *l)
 {
@@ -277,10 +302,15 @@ static int look_into(struct link_monitor *l, int netns)
 {
 	int nsid = NSID_HERE;
 	int err = is_current_netns(netns) ? 0 : netns_number(netns, &nsid);
+	struct stat st;
 
+	if (!err && fstat(netns, &st))
+		err = -errno;
 	if (err)
 		return err;
 	l->nsid = nsid;
+	l->netns_dev = st.st_dev;
+	l->netns_ino = st.st_ino;
 	l->ifindex = 0; /* it may have got another one on the way */
 	return request_state(l);
 }

@@ -473,6 +473,35 @@ def moved_on_and_back_it_is_still_followed(sluice):
 
 
 @case(ours=True)
+def moved_on_it_leaves_no_trace_to_follow(sluice):
+    """Between two looks, its index goes to a stranger in the namespace that it left, or that namespace ends."""
+    t = Tunnel(sluice, sluice, args_a=("--log", "info"))
+    d = t.a.daemon
+
+    def expect(start, *texts):
+        for text in texts:
+            wait_until(lambda: text in d.output()[start:], 1.5, lambda: f"{text!r} in the log:\n{d.output()[start:]}")
+
+    t.n1.ip("netns add one")
+    t.n1.ip("netns add two")
+    start = len(d.output())
+    t.n1.ip("link set wg0 netns one")
+    t.n1.ip("-n one link set wg0 up mtu 1301")
+    expect(start, "MTU is 1301", "listening on port")
+    index = t.n1.ip("-n one -o link show wg0").split(":")[0]
+    start = len(d.output())
+    t.n1.sh(f"ip -n one link set wg0 netns two; ip -n one link add index {index} name other mtu 1290 type veth")
+    t.n1.ip("-n two link set wg0 up mtu 1302")
+    expect(start, "MTU is 1302", "listening on port")
+    start = len(d.output())
+    t.n1.sh(f"ip -n two link set wg0 netns {t.n1.pid}; ip netns del two")
+    t.n1.ip("addr add 10.0.0.1/24 dev wg0")
+    t.n1.ip("link set wg0 up mtu 1303")
+    expect(start, "MTU is 1303", "listening on port")
+    wait_until(lambda: ping(t.n1, "10.0.0.2", ok=False, wait=1), 12, "reply at home")
+
+
+@case(ours=True)
 def handshakes_are_marked_and_data_is_not(sluice):
     for outer in (4, 6):
         t = Tunnel(sluice, sluice, outer=outer)
