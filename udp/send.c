@@ -31,6 +31,7 @@ struct refusal {
 
 /* Of a family: how far the socket as a whole is suspected. */
 struct suspicion {
+	bool accepted;     /* one destination, since the flag was last cleared */
 	unsigned nr;       /* destinations that have refused, for no reason of length, since one accepted */
 	uint64_t retry_ns; /* when to set the socket's flag again; 0: it was not cleared here */
 };
@@ -82,6 +83,7 @@ static bool give_up_pin(struct udp_tx *tx, struct udp_batch *batch, int err);
 static struct refusal *find_refusal(struct udp_tx *tx, const struct endpoint *to);
 static struct refusal *oldest_refusal(struct udp_tx *tx, const struct endpoint *to);
 static void learn_refusal(struct udp_tx *tx, const struct udp_batch *batch, int why);
+static unsigned nr_to_believe(const struct udp_tx *tx);
 static void learn_acceptance(struct udp_tx *tx, struct udp_batch **batches, unsigned sent);
 static void count_sent(struct udp_tx *tx, uint64_t datagrams, uint64_t bytes);
 static void drop(struct udp_tx *tx, uint64_t datagrams, int err);
@@ -218,7 +220,7 @@ static void count_run(struct udp_tx *tx, struct udp_batch **batches, unsigned se
 	count_sent(tx, datagrams, bytes);
 	counter_add(&tx->counters.batches, sent);
 	counter_add(&tx->counters.messages, sent);
-	if (unlikely(tx->nr_refusals || tx->suspicion->nr))
+	if (unlikely(tx->nr_refusals || tx->suspicion->nr || !tx->suspicion->accepted))
 		learn_acceptance(tx, batches, sent);
 }
 
@@ -495,10 +497,20 @@ static void learn_refusal(struct udp_tx *tx, const struct udp_batch *batch, int 
 	if (why == EMSGSIZE || (!any_length && batch->segment_len > every_path))
 		return;
 	tx->suspicion->nr += is_new;
-	if (tx->suspicion->nr < UDP_GSO_BELIEVE)
+	if (tx->suspicion->nr < nr_to_believe(tx))
 		return;
+	tx->suspicion->accepted = false;
 	atomic_store_explicit(tx->gso, false, memory_order_relaxed);
 	tx->suspicion->retry_ns = now_ns + UDP_GSO_RETRY_NS;
+}
+
+/*
+ * Where one destination takes what others refuse, it is for those to be remembered one by one, however busy
+ * they are: until they are more than can be remembered, and still nobody else accepts.
+ */
+static unsigned nr_to_believe(const struct udp_tx *tx)
+{
+	return tx->suspicion->accepted ? ARRAY_LEN(tx->refusal) : UDP_GSO_BELIEVE;
 }
 
 /* The first sent of them were accepted as one message each. */
@@ -510,6 +522,7 @@ static void learn_acceptance(struct udp_tx *tx, struct udp_batch **batches, unsi
 		if (batches[i]->nr == 1)
 			continue;
 		tx->suspicion->nr = 0;
+		tx->suspicion->accepted = true;
 		refusal = find_refusal(tx, &batches[i]->endpoint);
 		if (!refusal || batches[i]->segment_len < refusal->segment_len)
 			continue;

@@ -6,9 +6,10 @@
  * - EIO, EINVAL or EMSGSIZE with UDP_SEGMENT: sent in pieces; when that works, remembered for this
  *   destination for UDP_GSO_RETRY_NS. Whether UDP_SEGMENT works depends on the way to the destination: on its
  *   path MTU (the kernel refuses longer segments), on the device that leads there, on IPsec. So one
- *   destination's refusal must not cost all others their GSO. Only when the last UDP_GSO_BELIEVE destinations
+ *   destination's refusal must not cost all others their GSO. Only when the first UDP_GSO_BELIEVE destinations
  *   have all refused, and not for the length, does the whole socket go without for UDP_GSO_RETRY_NS. Then one
- *   batch tries again: where no device can do it, that is one failing call each time.
+ *   batch tries again: where no device can do it, that is one failing call each time. Once a destination has
+ *   accepted, it takes as many refusals as can be remembered.
  * - EAGAIN: waits until writable; after UDP_TX_WAIT_MS without progress, the datagrams of this call that
  *   still find no room are counted.
  * - ENOBUFS, ENOMEM: a few short waits.

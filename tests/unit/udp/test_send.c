@@ -435,6 +435,32 @@ Test(send, many_that_refuse_do_not_cost_the_one_that_accepts_its_gso)
 	check_all_sent(1, id - 1);
 }
 
+/* Two ways out: most peers lie behind a device without checksum offload, and send most. */
+Test(send, those_who_refuse_gso_may_be_many_and_busy)
+{
+	uint32_t id = 1;
+
+	k.gso_errno = EIO;
+	k.gso_port = 7;
+	send_one(batch_of("198.51.100.1:5", 2, 1452, 800, id));
+	id += 2;
+	for (unsigned span = 0; span < 4; span++) {
+		for (unsigned i = 0; i < 100; i++) {
+			char to[32];
+
+			snprintf(to, sizeof(to), "192.0.2.%u:7", i);
+			send_one(batch_of(to, 2, 1452, 800, id));
+			id += 2;
+		}
+		send_one(batch_of("198.51.100.1:5", 2, 1452, 800, id));
+		id += 2;
+		cr_assert_eq(k.gso_messages, span + 2);
+		batches_free();
+		k.now_ns += UDP_GSO_RETRY_NS;
+	}
+	check_all_sent(1, id - 1);
+}
+
 /* A device without checksum offload under the only route there is. */
 Test(send, tries_gso_once_in_a_time_span_where_nobody_accepts_it)
 {
