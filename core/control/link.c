@@ -15,8 +15,8 @@
 
 #define RECEIVE_BYTES 32768
 /*
- * Answers of "no such interface" in a row, from where the device says it is, until we give up: it may be
- * moving.
+ * Answers of "no such interface" in a row, from where the device says it is, until we give up for a while: it
+ * may be moving.
  */
 #define MISSES_MAX 8
 /* In place of the number of a namespace: the one that we are in. */
@@ -37,7 +37,7 @@ struct link_monitor {
 	uint32_t mtu;
 	bool up;
 	bool lost;    /* it is not where we look for it */
-	bool unknown; /* it is where we cannot look */
+	bool unknown; /* it is where we could not look, until we can */
 	bool gone;
 };
 
@@ -50,6 +50,7 @@ static bool has_moved(const struct link_monitor *l);
 static void follow(struct link_monitor *l);
 static int look_into(struct link_monitor *l, int netns);
 static void set_gone(struct link_monitor *l);
+static void set_unknown(struct link_monitor *l, int err);
 static void set_up(struct link_monitor *l, bool up);
 static bool is_current_netns(int netns);
 static int netns_number(int netns, int *nsid);
@@ -99,7 +100,7 @@ int link_fd(const struct link_monitor *l)
 
 bool link_is_polled(const struct link_monitor *l)
 {
-	return l->nsid != NSID_HERE && !l->unknown && !l->gone;
+	return (l->nsid != NSID_HERE || l->unknown) && !l->gone;
 }
 
 void link_tick(struct link_monitor *l, uint64_t now_ns)
@@ -109,10 +110,12 @@ void link_tick(struct link_monitor *l, uint64_t now_ns)
 	if (!link_is_polled(l) || now_ns - l->asked_ns < LINK_POLL_NS)
 		return;
 	l->asked_ns = now_ns;
-	if (has_moved(l))
+	if (l->unknown || has_moved(l)) {
+		l->misses = 0;
 		follow(l);
-	else
+	} else {
 		err = request_state(l);
+	}
 	if (err)
 		log_limited(LOG_LEVEL_WARN, LOG_LINK, "asking for the interface: %s", strerror(-err));
 	link_dispatch(l);
@@ -156,11 +159,7 @@ static void handle_error(struct link_monitor *l, int err)
 		 */
 		set_up(l, false);
 	} else if (err == EACCES || err == EPERM) {
-		l->unknown = true;
-		log_error(LOG_LINK,
-			"the interface moved to a network namespace where it cannot be watched (%s): it "
-			"stays down",
-			strerror(err));
+		set_unknown(l, -err);
 	}
 }
 
@@ -211,6 +210,7 @@ static void handle_state(struct link_monitor *l, const struct nlmsghdr *header)
 	const struct nlattr *attr;
 
 	l->misses = 0;
+	l->unknown = false;
 	l->ifindex = (unsigned)info->ifi_index;
 	mnl_attr_for_each(attr, header, sizeof(*info))
 	{
@@ -286,15 +286,10 @@ static void follow(struct link_monitor *l)
 		if (netns >= 0)
 			close(netns);
 	}
-	if (err) {
-		l->unknown = true;
-		log_error(LOG_LINK,
-			"the interface moved to a network namespace where it cannot be watched (%s): it "
-			"stays down",
-			strerror(-err));
-	} else if (l->nsid != before) {
+	if (err)
+		set_unknown(l, err);
+	else if (l->nsid != before)
 		log_info(LOG_LINK, "the interface moved to another network namespace");
-	}
 }
 
 /* Looks for it in this namespace from now on. */
@@ -320,6 +315,17 @@ static void set_gone(struct link_monitor *l)
 	l->gone = true;
 	set_up(l, false);
 	l->events->gone(l->arg);
+}
+
+/* Told once; link_tick() tries on. */
+static void set_unknown(struct link_monitor *l, int err)
+{
+	if (l->unknown)
+		return;
+	l->unknown = true;
+	log_error(LOG_LINK,
+		"the interface moved to a network namespace where it cannot be watched (%s): it stays down",
+		strerror(-err));
 }
 
 static void set_up(struct link_monitor *l, bool up)

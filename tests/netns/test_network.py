@@ -1,6 +1,7 @@
 """What happens around a tunnel: roaming, restarts, links that change, marks in the outer header, errors to the local sender."""
 
 import os
+import resource
 import socket
 import struct
 import threading
@@ -470,6 +471,23 @@ def moved_on_and_back_it_is_still_followed(sluice):
     wait_until(lambda: ping(t.n1, "10.0.0.2", ok=False, wait=1), 12, "reply at home")
     t.n1.ip("link del wg0")
     equal(d.wait_end(5), 0, "exit status")
+
+
+@case(ours=True)
+def moved_while_it_could_not_be_watched_it_is_found_later(sluice):
+    t = Tunnel(sluice, sluice, args_a=("--log", "info"))
+    d = t.a.daemon
+    t.n1.ip("netns add one")
+    limits = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    t.n1.ip("link set wg0 netns one")
+    t.n1.ip("-n one link set wg0 up")
+    wait_until(lambda: "cannot be watched" in d.output(), 2, "the failure in the log")
+    time.sleep(0.3)
+    equal(d.output().count("cannot be watched"), 1, "times that it is told")
+    start = len(d.output())
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, limits)
+    wait_until(lambda: "listening on port" in d.output()[start:], 2, lambda: f"sockets in the log:\n{d.output()}")
 
 
 @case(ours=True)
