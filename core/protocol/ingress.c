@@ -200,7 +200,8 @@ static bool source_allowed(struct ingress *in, const struct peer *peer, const ui
  *
  * Once the flag is up the mailbox is the state holder's to read, at any moment and without a note too; so it
  * stays up and unwritten until the holder lowers it. If there was no room for the note, the note alone is
- * repeated, and what the mailbox does not hold yet follows after it.
+ * repeated, and what the mailbox does not hold yet follows after it. Until the note is given, what the holder
+ * was told before does not count: it may have what is in the mailbox now, or not yet.
  */
 static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from)
 {
@@ -215,6 +216,7 @@ static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, c
 	if (!atomic_load_explicit(&peer->roamed_pending, memory_order_acquire)) {
 		peer->roamed = *from;
 		peer->roamed_noted = false;
+		peer->rx_endpoint = (struct endpoint){0};
 		atomic_store_explicit(&peer->roamed_pending, true, memory_order_release);
 	}
 	if (peer->roamed_noted || unlikely(!mpsc_push(in->notes, note_encode(NOTE_ROAMED, index))))

@@ -99,7 +99,7 @@ struct peer {
 	CACHE_ALIGNED _Atomic uint64_t last_rx_ns; /* any authenticated data message received; boottime */
 	_Atomic uint64_t first_unanswered_rx_ns;   /* first non-empty one after last_tx_ns */
 	_Atomic uint64_t rx_bytes;                 /* data messages, as on the wire */
-	struct endpoint rx_endpoint;               /* what the state holder was last told */
+	struct endpoint rx_endpoint;               /* what the state holder was last told; unset: unsure */
 	uint32_t rx_endpoint_generation;           /* endpoint_generation at that time */
 	bool roamed_noted;                         /* the note of what is in roamed was pushed */
 	_Atomic bool roamed_pending; /* the mailbox is full: the state holder's until it lowers this */

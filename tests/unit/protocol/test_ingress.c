@@ -100,6 +100,38 @@ Test(ingress, repeats_a_refused_note_of_a_move_with_the_next_train)
 	assert_endpoint(&p.pa->endpoint, "198.51.100.2:2");
 }
 
+/* The state thread takes the move without a note; the peer is back where it was said to be before. */
+Test(ingress, tells_of_a_return_from_a_move_whose_note_was_refused)
+{
+	open_from("198.51.100.1:1");
+	node_settle(p.b);
+	assert_endpoint(&p.pa->endpoint, "198.51.100.1:1");
+	fill_notes();
+	open_from("198.51.100.2:2");
+	peer_take_roamed(p.pa);
+	assert_endpoint(&p.pa->endpoint, "198.51.100.2:2");
+	node_settle(p.b);
+	open_from("198.51.100.1:1");
+	node_settle(p.b);
+	assert_endpoint(&p.pa->endpoint, "198.51.100.1:1");
+}
+
+/* The same when it is back before the state thread comes: what the mailbox holds is taken, and then replaced. */
+Test(ingress, tells_of_a_return_while_the_move_still_waits)
+{
+	open_from("198.51.100.1:1");
+	node_settle(p.b);
+	fill_notes();
+	open_from("198.51.100.2:2");
+	node_settle(p.b);
+	open_from("198.51.100.1:1");
+	node_settle(p.b);
+	open_from("198.51.100.1:1");
+	node_settle(p.b);
+	assert_endpoint(&p.pa->endpoint, "198.51.100.1:1");
+	cr_assert(!atomic_load(&p.pa->roamed_pending), "an old move is left for the state thread to find");
+}
+
 Test(ingress, gives_one_note_for_a_move_however_many_trains_follow)
 {
 	open_from("198.51.100.1:1");
