@@ -113,8 +113,8 @@
 /* ---- state ---- */
 
 #define METRICS_STATE(X, a)                                                                                  \
-	X(a, STATE_TURNS, turns, "turns", COUNTER, "turns", HOLDER,                                          \
-		"Rounds of the state thread's work that found something to do, inline ones included.")       \
+	X(a, STATE_TURNS, turns, "turns", COUNTER, "turns", OWNER,                                           \
+		"Rounds of the state thread that found something to do, inline ones not included.")          \
 	X(a, STATE_INLINE_TURNS, inline_turns, "inline_turns", COUNTER, "turns", HOLDER,                     \
 		"Rounds that a TUN reader did inline instead of waking the state thread.")
 

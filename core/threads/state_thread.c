@@ -46,10 +46,11 @@ struct state_thread {
 	struct mpsc_tx trains_tx, notes_tx, commands_tx;
 	struct spsc_tx handshakes_tx;
 
-	uint64_t sleeps_until_ns; /* when the thread itself looks at timers, boottime; 0: it is awake */
-	struct mpsc_rx trains, notes, commands;
+	/* Above is what producers read with each push; what the holder writes starts on a line of its own. */
+	CACHE_ALIGNED struct mpsc_rx trains, notes, commands;
 	struct spsc_rx handshakes;
-	struct pool batches; /* of struct udp_batch */
+	uint64_t sleeps_until_ns; /* when the thread itself looks at timers, boottime; 0: it is awake */
+	struct pool batches;      /* of struct udp_batch */
 	struct gso_queue queue;
 	/* Sends inline, with the baton of udp-tx; outbox is sealed and not yet sent. */
 	bool sends_inline;
@@ -65,6 +66,8 @@ struct state_thread {
 		struct histogram queue_seen; /* trains that waited when a turn took its first */
 	} counters;
 };
+
+_Static_assert(offsetof(struct state_thread, trains) % CACHE_LINE == 0, "see there");
 
 static int init(struct state_thread *t);
 static void *run_state(void *arg);

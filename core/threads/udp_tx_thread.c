@@ -30,7 +30,8 @@ struct udp_tx_thread {
 	struct channel batches_ring;
 	struct spsc_tx batches_tx;
 
-	struct spsc_rx batches;
+	/* Above is what the state holder reads with each push; what sending writes starts on a line of its own. */
+	CACHE_ALIGNED struct spsc_rx batches;
 	struct udp_tx *tx;
 	struct socket_share share;
 	int last_cpu;          /* that the last datagram left from; NO_CPU: none has */
@@ -41,6 +42,8 @@ struct udp_tx_thread {
 		struct histogram queue_seen; /* batches found at once */
 	} counters;
 };
+
+_Static_assert(offsetof(struct udp_tx_thread, batches) % CACHE_LINE == 0, "see there");
 
 static void *run_udp_tx(void *arg);
 static uint64_t turn(void *arg);
