@@ -35,6 +35,17 @@ Test(metrics, counters_are_read_live)
 	metrics_free(NULL);
 }
 
+/* In a build with the undefined behaviour sanitizer: there is no array yet to walk. */
+Test(metrics, nothing_is_shown_where_nothing_was_registered)
+{
+	struct metrics *m;
+
+	cr_assert_eq(metrics_new(&m), 0);
+	metrics_each(m, note, NULL);
+	cr_assert_str_eq(seen, "");
+	metrics_free(m);
+}
+
 /* Who registers first does not matter, so that each thread can register its own. */
 Test(metrics, are_shown_in_the_order_of_the_table)
 {
