@@ -102,7 +102,7 @@ struct device {
 	size_t staged_bytes; /* over all peers; see STAGED_BYTES_MAX */
 
 	/* Read by other threads, too. */
-	struct session_table sessions;
+	CACHE_ALIGNED struct session_table sessions;
 	struct allowed_ips allowed_ips;
 	_Atomic uint32_t mtu; /* written by the control thread */
 	_Atomic bool running; /* what up is, for other threads */
