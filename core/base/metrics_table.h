@@ -130,8 +130,8 @@
 		"Datagrams sealed with data, a super-packet becoming many.")                                 \
 	X(a, EGRESS_BYTES, bytes, "bytes", COUNTER, "bytes", HOLDER,                                         \
 		"Bytes sealed with data, as they leave but without UDP and IP headers.")                     \
-	X(a, EGRESS_STAGED, staged, "staged", COUNTER, "packets", HOLDER,                                    \
-		"Packets kept back until a handshake completes; if it grows all the time, a peer does "      \
+	X(a, EGRESS_STAGED, staged, "staged", COUNTER, "segments", HOLDER,                                   \
+		"Segments kept back until a handshake completes; if it grows all the time, a peer does "     \
 		"not answer.")                                                                               \
 	X(a, EGRESS_UNREACHABLES_SENT, unreachables_sent, "unreachables_sent", COUNTER, "packets", HOLDER,   \
 		"ICMP errors given back for packets that no peer takes; see the drops for which reason.")

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <urcu-qsbr.h>
 
+#include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "core/threads/hand_over.h"
 #include "core/threads/worker.h"
@@ -14,6 +15,7 @@ struct tun_rx_thread {
 	struct tun_rx_thread_config config;
 	struct pool trains;        /* of struct train; this thread takes, the state holder gives back */
 	unsigned hand_over_spares; /* see hand_over() */
+	uint64_t errors_told;      /* of the queue's read errors */
 	struct tun_rx_counters {
 		counter_t trains, stalls; /* stalls: waited because every train was in flight */
 		counter_t polls;          /* waits for the TUN queue */
@@ -25,6 +27,7 @@ struct tun_rx_thread {
 static void *run_tun_rx(void *arg);
 static struct train *next_train(struct tun_rx_thread *t);
 static int fill(struct tun_rx_thread *t, struct train *train, bool more);
+static void tell_errors(struct tun_rx_thread *t);
 static void submit(struct tun_rx_thread *t, struct train *train, bool more);
 
 int tun_rx_thread_new(struct tun_rx_thread **out, const struct tun_rx_thread_config *config)
@@ -135,8 +138,22 @@ static int fill(struct tun_rx_thread *t, struct train *train, bool more)
 		nr = queue->ops->recv_wait(queue);
 		if (!nr)
 			nr = queue->ops->recv_many(queue, train);
+		tell_errors(t);
 	}
 	return nr;
+}
+
+/* The queue waits such an error out and tries again, which may go on for ever: somebody should know. */
+static void tell_errors(struct tun_rx_thread *t)
+{
+	const uint64_t errors = counter_read(&t->config.queue->read.errors);
+
+	if (likely(errors == t->errors_told))
+		return;
+	t->errors_told = errors;
+	log_limited(LOG_LEVEL_WARN, LOG_TUN,
+		"reading of TUN queue %u failed and is tried again; %llu times so far", t->config.number,
+		(unsigned long long)errors);
 }
 
 static void submit(struct tun_rx_thread *t, struct train *train, bool more)

@@ -282,6 +282,7 @@ def passing_errors_of_tun_cost_no_packet(sluice):
     c = t.a.daemon.counters()
     print({k: c[k] for k in ("reads", "read_errors", "writes", "write_errors", "write_fallbacks", "packets", "frames")})
     check(c["read_errors"] > 0, "no read has failed")
+    check("reading of TUN queue 0 failed" in open(t.a.daemon.log.name, errors="replace").read(), "nobody was told")
     # Had one refusal ended the super-packets, there would be no second.
     check(c["write_fallbacks"] > 2, f"{c['write_fallbacks']} super-packets were refused")
     equal(c["ingress_tun_error"], 0, "packets lost in writing")
