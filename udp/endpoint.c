@@ -5,6 +5,8 @@
 #include <net/if.h>
 #include <stdio.h>
 
+#include "ring/number.h"
+
 static int parse_port(const char *text, in_port_t *out) MUST_CHECK;
 static int parse_scope(const char *text, uint32_t *out) MUST_CHECK;
 static int parse_v6(const char *text, struct sockaddr_in6 *out) MUST_CHECK;
@@ -138,29 +140,11 @@ static int parse_v6(const char *text, struct sockaddr_in6 *out)
 	return 0;
 }
 
-/* Decimal digits only: no sign, no space, nothing behind. */
-static int parse_decimal(const char *text, uint32_t max, uint32_t *out)
-{
-	uint64_t value = 0;
-
-	if (!*text)
-		return -EINVAL;
-	for (; *text; text++) {
-		if (*text < '0' || *text > '9')
-			return -EINVAL;
-		value = value * 10 + (uint64_t)(*text - '0');
-		if (value > max)
-			return -EINVAL;
-	}
-	*out = (uint32_t)value;
-	return 0;
-}
-
 static int parse_port(const char *text, in_port_t *out)
 {
-	uint32_t port;
+	uint64_t port;
 
-	if (parse_decimal(text, UINT16_MAX, &port))
+	if (number_parse(&port, text, strlen(text), 0, UINT16_MAX))
 		return -EINVAL;
 	*out = htons((uint16_t)port);
 	return 0;
@@ -168,13 +152,13 @@ static int parse_port(const char *text, in_port_t *out)
 
 static int parse_scope(const char *text, uint32_t *out)
 {
-	uint32_t index;
+	uint64_t index;
 
-	if (!parse_decimal(text, INT32_MAX, out))
-		return 0;
-	index = if_nametoindex(text);
-	if (!index)
-		return -EINVAL;
-	*out = index;
+	if (number_parse(&index, text, strlen(text), 0, INT32_MAX)) {
+		index = if_nametoindex(text);
+		if (!index)
+			return -EINVAL;
+	}
+	*out = (uint32_t)index;
 	return 0;
 }

@@ -1,6 +1,7 @@
 #include "core/client/client.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include "core/base/control_address.h"
 #include "core/client/report.h"
 #include "crypto/secret.h"
+#include "ring/number.h"
 
 #define WATCH_INTERVAL_MS 1000
 /*
@@ -43,6 +45,7 @@ static int connection_open(struct connection *c, const char *ifname);
 static void connection_close(struct connection *c);
 static int request(struct connection *c, const char *text, answer_fn fn, void *arg);
 static int send_all(int fd, const char *text, size_t len);
+static int parse_status(const char *text);
 static int read_answer(struct connection *c, answer_fn fn, void *arg);
 static int read_line(struct connection *c, char **line);
 static int wait_readable(const struct connection *c, int timeout_ms);
@@ -325,6 +328,15 @@ static int send_all(int fd, const char *text, size_t len)
 	return 0;
 }
 
+/* What stands behind "errno=": 0, or a negative errno. -EPROTO for anything else. */
+static int parse_status(const char *text)
+{
+	uint64_t number;
+
+	text += *text == '-';
+	return number_parse(&number, text, strlen(text), 0, INT_MAX) ? -EPROTO : -(int)number;
+}
+
 static int read_answer(struct connection *c, answer_fn fn, void *arg)
 {
 	int status = -EPROTO, err = 0;
@@ -344,7 +356,7 @@ static int read_answer(struct connection *c, answer_fn fn, void *arg)
 			return -EPROTO;
 		*value++ = '\0';
 		if (strcmp(line, "errno") == 0)
-			status = atoi(value);
+			status = parse_status(value);
 		else if (!err)
 			err = fn(arg, line, value);
 	}

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "core/base/array.h"
-#include "core/base/number.h"
+#include "ring/number.h"
 
 static int add_group(struct reading *r, const char *name);
 static struct reading_counter *find(const struct reading_group *g, const char *name);

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/base/number.h"
 #include "crypto/secret.h"
+#include "ring/number.h"
 
 #define TEXT_CAPACITY_FIRST 256
 #define STATUS_BYTES 32 /* "errno=-2147483648\n\n" and a zero byte */

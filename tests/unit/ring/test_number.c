@@ -1,4 +1,4 @@
-#include "core/base/number.h"
+#include "ring/number.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

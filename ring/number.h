@@ -1,4 +1,4 @@
-/* Numbers as options, the control protocol and its answers write them. No state. */
+/* Numbers as options, addresses, the control protocol and its answers write them. No state. */
 #pragma once
 
 #include "ring/base.h"
