@@ -14,6 +14,10 @@
 static uint32_t receiver_of(const struct ingress_view *view, unsigned segment);
 static void open_run(
 	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns);
+static struct keypair *usable_keypair(
+	struct ingress *in, const struct session *session, unsigned nr, uint64_t now_ns);
+static void receive_run(struct ingress *in, struct ingress_view *view, unsigned from, unsigned nr,
+	const struct session *session, struct keypair *k, uint64_t now_ns);
 static void receive_packet(
 	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn);
 static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet);
@@ -78,10 +82,30 @@ static inline uint32_t receiver_of(const struct ingress_view *view, unsigned seg
 static void open_run(
 	struct ingress *in, struct ingress_view *view, unsigned from, unsigned to, uint64_t now_ns)
 {
-	uint8_t *base = view->batch->data[0];
-	const uint32_t index = receiver_of(view, from);
 	const unsigned nr = to - from;
-	const struct session *session = session_table_find(&in->dev->sessions, index);
+	const struct session *session = session_table_find(&in->dev->sessions, receiver_of(view, from));
+	struct keypair *k = usable_keypair(in, session, nr, now_ns);
+
+	if (unlikely(!k))
+		return;
+	for (unsigned i = 0; i < nr; i++) {
+		const struct ingress_segment *s = &view->segment[from + i];
+		uint8_t *datagram = view->batch->data[0] + s->offset;
+
+		in->segs[i] = (struct aead_open_seg){
+			.data = datagram + WIRE_DATA_HEADER_BYTES,
+			.len = s->len - WIRE_DATA_HEADER_BYTES,
+			.counter = wire_data_counter(datagram),
+		};
+	}
+	in->aead->open_train(in->aead, k->receive_key, in->segs, nr);
+	receive_run(in, view, from, nr, session, k, now_ns);
+}
+
+/* NULL after counting the nr datagrams as dropped: session, which may be NULL, cannot open them. */
+static struct keypair *usable_keypair(
+	struct ingress *in, const struct session *session, unsigned nr, uint64_t now_ns)
+{
 	struct keypair *k = session ? rcu_dereference(session->keypair) : NULL;
 
 	/*
@@ -91,30 +115,25 @@ static void open_run(
 	 */
 	if (unlikely(!k || session->owner != in->owner)) {
 		drop(in->drops, DROP_INGRESS_UNKNOWN_INDEX, nr);
-		return;
+		return NULL;
 	}
 	if (unlikely(atomic_load_explicit(&k->retired, memory_order_relaxed) ||
 		     (now_ns > k->created_ns && now_ns - k->created_ns >= REJECT_AFTER_TIME_NS))) {
 		drop(in->drops, DROP_INGRESS_EXPIRED, nr);
-		return;
+		return NULL;
 	}
+	return k;
+}
 
-	for (unsigned i = 0; i < nr; i++) {
-		const struct ingress_segment *s = &view->segment[from + i];
-		uint8_t *datagram = base + s->offset;
-
-		in->segs[i] = (struct aead_open_seg){
-			.data = datagram + WIRE_DATA_HEADER_BYTES,
-			.len = s->len - WIRE_DATA_HEADER_BYTES,
-			.counter = wire_data_counter(datagram),
-		};
-	}
-	in->aead->open_train(in->aead, k->receive_key, in->segs, nr);
-
+/* in->segs holds what open_train() made of nr segments from from on: checks them, and takes what is good. */
+static void receive_run(struct ingress *in, struct ingress_view *view, unsigned from, unsigned nr,
+	const struct session *session, struct keypair *k, uint64_t now_ns)
+{
 	struct peer *peer = session->peer;
 	uint64_t wire_bytes = 0;
 	bool data = false, any = false;
 	unsigned last_msg = UINT_MAX;
+
 	for (unsigned i = 0; i < nr; i++) {
 		const struct aead_open_seg *seg = &in->segs[i];
 		const struct ingress_segment *s = &view->segment[from + i];
@@ -130,7 +149,7 @@ static void open_run(
 		}
 		wire_bytes += s->len;
 		if (s->msg != last_msg) {
-			note_roamed(in, peer, index, &msg->from);
+			note_roamed(in, peer, session->index, &msg->from);
 			last_msg = s->msg;
 		}
 		if (!any)
