@@ -60,8 +60,8 @@ void park_count_wakes(counter_t *given);
  */
 unsigned park_cpus(void);
 /*
- * With this many CPUs or fewer, a thread that is handed work runs in place of the thread that hands it over,
- * not beside it.
+ * With this many CPUs or fewer there may be none for a thread that is woken: it then runs in place of the thread
+ * that woke it, not beside it.
  */
 #define PARK_FEW_CPUS 2
 /*

@@ -14,8 +14,8 @@
  *	field                        written by       read by           protected by
  *	root4, root6,                state holder     any RCU reader    RCU-published
  *	child and peer of a node
- *	the rest of its first line   state holder     any RCU reader    constant once it is published
- *	its second line, count,      state holder     state holder      state baton
+ *	a node's first cache line    state holder     any RCU reader    constant once it is published
+ *	its second one, count,       state holder     state holder      state baton
  *	peer->allowed_ips
  *	struct allowed_ips_spare     who holds it     who holds it      handed over by the control thread
  */

@@ -4,8 +4,8 @@
  * simulation runs two devices on a clock of its own. Times are boottime nanoseconds and never 0.
  *
  * The **state holder** is the thread that holds the state baton (ring/baton.h): mostly the state thread; on
- * few CPUs also tun-rx, while it seals inline. It is a registered QSBR reader, online, and one drain is one
- * read section. It alone may call the functions below, unless a comment says otherwise, and debug builds
+ * few CPUs also tun-rx, while it seals inline. It is a registered QSBR reader, online, and one turn is one
+ * read section, which a wait for a free batch ends: hold nothing that was unlinked across gso_queue_slot(). It alone may call the functions below, unless a comment says otherwise, and debug builds
  * check that (device_assert_held()). What one holder wrote the next one sees: the baton is passed on with
  * release and taken with acquire.
  *
@@ -118,8 +118,8 @@ static inline void device_assert_held(const struct device *dev)
 int device_init(struct device *dev, unsigned nr_tun_tx_threads, uint32_t mtu) MUST_CHECK;
 /*
  * Control thread, after all others have ended: no reader is left, and the caller need not be one. Removes all
- * peers, waits for the RCU callbacks (also those of other devices), zeroes the identity. Not in an RCU read
- * section that others wait for. Accepts a zeroed device.
+ * peers, waits for the RCU callbacks (also those of other devices), zeroes the identity. A caller that is a
+ * registered reader is offline, or rcu_barrier() would never return. Accepts a zeroed device.
  */
 void device_done(struct device *dev);
 

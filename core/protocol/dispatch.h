@@ -37,6 +37,7 @@ struct dispatch {
 
 /*
  * Hands every datagram of the batch on, or drops it and counts that. The caller keeps its reference to the
- * batch. A full channel costs data only, never handshakes. udp-rx, in an RCU read section.
+ * batch. A full channel to a tun-tx thread costs its data, never handshakes; these have a
+ * queue of their own, and are dropped only when that is full. udp-rx, in an RCU read section.
  */
 void dispatch_batch(struct dispatch *d, struct udp_rx_batch *batch);

@@ -235,7 +235,7 @@ static void stage(struct device *dev, struct peer *peer, const uint8_t *data, co
 {
 	struct staged_packet *s = NULL;
 
-	while (peer->staged_first && peer->staged_segments + segments > STAGED_PACKETS_MAX)
+	while (peer->staged_first && peer->staged_segments + segments > STAGED_SEGMENTS_MAX)
 		drop_oldest_staged(dev, peer, DROP_EGRESS_STAGED_OVERFLOW);
 	if (dev->staged_bytes + p->len <= STAGED_BYTES_MAX)
 		s = aligned_alloc(CACHE_LINE, ALIGN_UP(sizeof(*s) + p->len + TRAIN_GAP, (size_t)CACHE_LINE));

@@ -3,9 +3,8 @@
  *
  * The device is under load while the queue of handshake messages is long, and HANDSHAKE_LOAD_STICKY_NS
  * longer. Then a message must carry a mac2 that proves its source address, or it is answered with a cookie
- * reply alone, and each source is rate-limited. Only a message with a good mac1 can put the device under
- * load, and what comes under load does not prolong it while the queue is short: so it ends a second after the
- * flood does.
+ * reply alone, and each source is rate-limited. Only a message with a good mac1 begins
+ * or prolongs the extra time, and only while the queue is long: so being under load ends soon after the flood does.
  */
 #pragma once
 

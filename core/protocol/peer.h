@@ -10,12 +10,15 @@
  *	field                       written by             read by         protected by
  *	public_key                  control thread         any             published by device_add_peer()
  *	id, owner                   state holder           any             published by device_add_peer()
- *	link to staged_segments     state holder           state holder    state baton
+ *	link to staged_segments     state holder           state holder    state baton (sessions, endpoint,
+ *	                                                                   timers, staged packets)
  *	last_tx_ns, tx_bytes,       state holder           any             single-writer atomics, relaxed
  *	rx_handshake_bytes
  *	endpoint_generation         state holder           owner's thread  atomic, release/acquire
  *	wants_rx_note               state holder raises,   both            atomic; order: note_received()
- *	                            owner's thread lowers                  in ingress.c
+ *	                            owner's thread lowers,                 in ingress.c
+ *	                            and raises if its note
+ *	                            found no room
  *	last_rx_ns, rx_bytes,       owner's thread         any             single-writer atomics, relaxed
  *	first_unanswered_rx_ns
  *	rx_endpoint, roamed_noted,  owner's thread         owner's thread  the tun-tx thread's baton
@@ -43,7 +46,7 @@
 struct device;
 struct staged_packet;
 
-#define STAGED_PACKETS_MAX 128 /* wire segments */
+#define STAGED_SEGMENTS_MAX 128 /* segments; more only for a single packet */
 #define PEER_NAME_BYTES 24
 
 struct peer {
@@ -82,7 +85,8 @@ struct peer {
 	uint64_t last_handshake_rx_ns;     /* authenticated initiation or response; 0 none */
 	uint64_t last_handshake_realtime_ns; /* of the last completed one, for `wg show`; 0 never */
 	uint64_t last_timestamp_ns;          /* realtime in the last own initiation */
-	uint64_t first_unanswered_tx_ns;     /* first data sent after peer_last_rx_ns(); older: none, as 0 */
+	uint64_t
+		first_unanswered_tx_ns; /* first data sent after peer_last_rx_ns(); 0, or a time before that: none */
 	bool removed;
 	struct staged_packet *staged_first, *staged_last; /* wait for a session, oldest first */
 	unsigned staged_segments;
@@ -92,7 +96,7 @@ struct peer {
 	_Atomic uint64_t tx_bytes;                 /* as on the wire */
 	_Atomic uint64_t
 		rx_handshake_bytes; /* as on the wire; apart from rx_bytes, which has another writer */
-	_Atomic uint32_t endpoint_generation; /* moves when the state holder changes the endpoint by itself */
+	_Atomic uint32_t endpoint_generation; /* moves when what the owner last told no longer counts */
 	_Atomic bool wants_rx_note;           /* a NOTE_DATA_RECEIVED is wanted at the next data */
 
 	/* from_tun_tx: written by the owner (roamed_pending by the state holder too); the atomics are read by any */

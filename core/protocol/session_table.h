@@ -33,7 +33,7 @@ struct session {
 	struct rcu_head rcu;
 	uint32_t index;
 	unsigned owner;          /* number of the peer's tun-tx thread, the only one to open what comes */
-	struct peer *peer;       /* outlives the session: peers are freed after a later grace period */
+	struct peer *peer;       /* outlives the session: it is freed by a later call_rcu() */
 	struct keypair *keypair; /* NULL while the handshake is in flight */
 };
 

@@ -4,7 +4,7 @@
  *
  *	tun-rx -> state     tun_rx_thread.c    a train was pushed
  *	udp-rx -> tun-tx    udp_rx_thread.c    views of a receive batch were pushed
- *	state  -> udp-tx    state_thread.c     a batch was sealed, and is not pushed yet
+ *	state  -> udp-tx    udp_tx_thread.c    a batch was sealed, and is not pushed yet
  *
  * Inline work is done under the consumer's baton (ring/baton.h), in the order of its queue. Whether the baton
  * is free is not decided here: it can only be found out by taking it, and whoever does not get it leaves the
@@ -18,8 +18,8 @@
  *	  if there is a CPU for the other one. Reading is a large part of the work for small packets, so there
  *	  the other thread is worth its switches always; otherwise, on one or two CPUs, only while one is free
  *	  for it.
- *	- Whether a CPU is free shows in the consumer's queue: if what was pushed before still waits, it found
- *	  none. It is spared for HAND_OVER_SPARES hand-overs then, since asking costs the wake-up again.
+ *	- Whether a CPU is free shows in the consumer's queue: if earlier work still waits, its thread got no
+ *	  CPU. Then it is not woken for the next HAND_OVER_SPARES hand-overs: finding out costs a wake-up.
  *	- On three CPUs and more tun-rx always wakes state: sealing is the longest stage and has a CPU of its
  *	  own.
  *	- Of several tun-tx threads that got views from one batch only the last is spared: the others work
@@ -34,7 +34,7 @@
 #include "ring/park.h"
 
 #define HAND_OVER_SPARES 64
-/* Small packets: shorter than this, those of a train on average, of a receive batch in its first run. */
+/* Small packets: a train's are shorter than this on average, those of a receive batch's first run all are. */
 #define HAND_OVER_SMALL_BYTES 512
 
 enum hand_over {
@@ -50,8 +50,9 @@ enum hand_over_consumer {
 
 struct hand_over_input {
 	enum hand_over_consumer consumer;
-	unsigned cpus;      /* that this process may run on: park_cpus() */
-	unsigned queue_len; /* items in the consumer's queue, with what was pushed just now */
+	unsigned cpus; /* that this process may run on: park_cpus() */
+	unsigned
+		queue_len; /* items in the consumer's queue; to state and tun-tx with what was pushed just now */
 	/* to state and tun-tx */
 	bool more_to_read; /* the producer's source holds more, which it could read meanwhile */
 	bool small_packets;

@@ -41,7 +41,6 @@ void pipeline_call(struct pipeline *p, void (*fn)(struct device *dev, void *arg)
  * Takes a reference.
  */
 void pipeline_set_sockets(struct pipeline *p, struct udp_sockets *sockets);
-/* Any thread. */
 void pipeline_set_mtu(struct pipeline *p, uint32_t mtu);
 /*
  * Any thread. Buffers of all pools in use: without traffic one for each tun-rx thread and one for udp-rx, which

@@ -1,6 +1,6 @@
 /*
  * The thread that waits for grace periods and frees what call_rcu() was given: liburcu's own, named `rcu`. liburcu
- * would make it at the first call_rcu() and end the process if no thread can be made by then, so it is made
+ * would make it at the first call_rcu() and end the process if it cannot be made then, so it is made
  * beforehand. It lives as long as the process. rcu_barrier() works as ever.
  */
 #pragma once

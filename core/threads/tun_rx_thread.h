@@ -1,5 +1,5 @@
 /*
- * Thread tun-rx, one a TUN queue: reads what waits there into a train, hands the train to the state thread, or
+ * Thread tun-rx, one per TUN queue: reads what waits there into a train, hands the train to the state thread, or
  * seals and sends it inline. Sleeps in the kernel for packets, or on its park while all its trains are in
  * flight: that is the backpressure, and the kernel's queue is the place that drops.
  *
@@ -32,5 +32,5 @@ void tun_rx_thread_stop(struct tun_rx_thread *t);
 void tun_rx_thread_join(struct tun_rx_thread *t);
 /* After every thread has ended. NULL is accepted, as by the two above. */
 void tun_rx_thread_free(struct tun_rx_thread *t);
-/* Any thread. Of its trains, the one included that it holds while it waits for packets. */
+/* Any thread. Of its trains, including the one that it holds while it waits for packets. */
 unsigned tun_rx_thread_buffers_in_use(const struct tun_rx_thread *t);

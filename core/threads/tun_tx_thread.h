@@ -1,5 +1,5 @@
 /*
- * Thread tun-tx, one a TUN queue: opens the views that udp-rx has sorted out for it, checks and coalesces the
+ * Thread tun-tx, one per TUN queue: opens the views that udp-rx has sorted out for it, checks and coalesces the
  * packets, and writes them to its queue. It owns the sessions of its share of the peers: their replay windows,
  * and the fields of struct peer marked from_tun_tx. Whoever holds its baton plays its part: the thread, or
  * udp-rx, inline.
@@ -44,7 +44,7 @@ struct spsc_tx tun_tx_thread_views(const struct tun_tx_thread *t);
 unsigned tun_tx_thread_waiting(const struct tun_tx_thread *t);
 void tun_tx_thread_wake(struct tun_tx_thread *t);
 /*
- * Opens and writes all that waits, if nobody is at it; false: somebody is, who is to be woken for what was
- * pushed. The caller is a registered QSBR reader.
+ * Opens and writes all that waits, and returns true, unless the thread is at it: then false, and the thread is to
+ * be woken for what was pushed. The caller is a registered QSBR reader.
  */
 bool tun_tx_thread_try_run_inline(struct tun_tx_thread *t) MUST_CHECK;

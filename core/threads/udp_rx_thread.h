@@ -1,7 +1,7 @@
 /*
  * Thread udp-rx: receives runs of datagrams, sorts them by the tun-tx thread that owns their session, and hands
  * handshake messages to the state thread. Does the work of a tun-tx thread inline where that pays. Sleeps in
- * poll() on its sockets.
+ * poll() on its sockets, or on its park while it waits for a buffer.
  *
  * All functions: control thread, unless they say otherwise.
  */
@@ -35,5 +35,5 @@ void udp_rx_thread_free(struct udp_rx_thread *t);
 void udp_rx_thread_wake(struct udp_rx_thread *t);
 /* Has it gone over to the sockets published last? */
 bool udp_rx_thread_has_adopted(const struct udp_rx_thread *t);
-/* Any thread. Of all kinds, the receive batch included that it holds while it waits for datagrams. */
+/* Any thread. Of all kinds, including the receive batch that it holds while it waits for datagrams. */
 unsigned udp_rx_thread_buffers_in_use(const struct udp_rx_thread *t);

@@ -18,7 +18,7 @@
 
 /* Batches that may be submitted and not yet sent: all that there are. */
 #define UDP_TX_THREAD_SLOTS 64
-/* Of a call to the socket, after which their buffers go back: on a slow link the state holder may wait for them. */
+/* Batches per sendmmsg call. Their buffers go back only after it, and on a slow link the state holder may wait for one. */
 #define UDP_TX_THREAD_BATCHES_PER_CALL 8
 
 struct udp_tx_thread;

@@ -34,8 +34,8 @@ static inline bool worker_stopping(const struct worker *w)
 
 /*
  * The loop of a thread that consumes a queue under a baton, run by that thread until it is to stop. Whenever it
- * holds the baton it calls turn(arg), which returns 0 when there is more to do at once, and otherwise when
- * (park_clock_ns()) it wants to be called again even if nobody wakes it; PARK_FOREVER: never. It sleeps with
+ * holds the baton it calls turn(arg), which returns 0 to be called again at once, or the time (park_clock_ns()) to
+ * be called at the latest, even if nobody wakes it; PARK_FOREVER for none. It sleeps with
  * the baton passed on. reads_rcu: it is a registered QSBR reader, online except while it sleeps.
  */
 void worker_consume(

@@ -65,18 +65,18 @@ static void expect_delivered(uint64_t first, uint64_t last, uint64_t before, uns
 
 Test(egress, of_too_many_staged_packets_the_oldest_are_dropped)
 {
-	for (unsigned id = 1; id <= STAGED_PACKETS_MAX; id++)
+	for (unsigned id = 1; id <= STAGED_SEGMENTS_MAX; id++)
 		pair_send_ab(&p, id);
 	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_OVERFLOW), 0);
-	cr_assert_eq(p.pb->staged_segments, STAGED_PACKETS_MAX);
-	for (unsigned id = STAGED_PACKETS_MAX + 1; id <= STAGED_PACKETS_MAX + 72; id++)
+	cr_assert_eq(p.pb->staged_segments, STAGED_SEGMENTS_MAX);
+	for (unsigned id = STAGED_SEGMENTS_MAX + 1; id <= STAGED_SEGMENTS_MAX + 72; id++)
 		pair_send_ab(&p, id);
 	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_OVERFLOW), 72);
-	cr_assert_eq(p.pb->staged_segments, STAGED_PACKETS_MAX);
-	cr_assert_eq(p.a->dev.staged_bytes, 64 * STAGED_PACKETS_MAX);
+	cr_assert_eq(p.pb->staged_segments, STAGED_SEGMENTS_MAX);
+	cr_assert_eq(p.a->dev.staged_bytes, 64 * STAGED_SEGMENTS_MAX);
 
 	pair_exchange(&p);
-	expect_delivered(73, STAGED_PACKETS_MAX + 72, 0, 0);
+	expect_delivered(73, STAGED_SEGMENTS_MAX + 72, 0, 0);
 	cr_assert_eq(p.a->dev.staged_bytes, 0);
 }
 
@@ -87,7 +87,7 @@ Test(egress, a_staged_super_packet_counts_its_segments)
 	/* Ten: the two oldest make room. */
 	const struct train_packet meta = make_super(9500, 1000);
 	node_tun_super(p.a, &meta, packet);
-	cr_assert_eq(p.pb->staged_segments, STAGED_PACKETS_MAX);
+	cr_assert_eq(p.pb->staged_segments, STAGED_SEGMENTS_MAX);
 	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_OVERFLOW), 2);
 	pair_send_ab(&p, 121);
 	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_OVERFLOW), 3);
@@ -101,13 +101,13 @@ Test(egress, a_dropped_super_packet_counts_its_segments)
 	const struct train_packet meta = make_super(9500, 1000);
 
 	node_tun_super(p.a, &meta, packet);
-	for (unsigned id = 1; id <= STAGED_PACKETS_MAX - 9; id++)
+	for (unsigned id = 1; id <= STAGED_SEGMENTS_MAX - 9; id++)
 		pair_send_ab(&p, id);
 	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_OVERFLOW), 10);
-	cr_assert_eq(p.pb->staged_segments, STAGED_PACKETS_MAX - 9);
+	cr_assert_eq(p.pb->staged_segments, STAGED_SEGMENTS_MAX - 9);
 
 	pair_exchange(&p);
-	expect_delivered(1, STAGED_PACKETS_MAX - 9, 0, 0);
+	expect_delivered(1, STAGED_SEGMENTS_MAX - 9, 0, 0);
 }
 
 Test(egress, a_super_packet_that_alone_is_too_many_is_kept_alone)
@@ -131,7 +131,7 @@ Test(egress, all_staged_packets_together_are_bounded)
 	struct peer *peers[PEERS];
 
 	_Static_assert(
-		(int)FIT < PEERS * STAGED_PACKETS_MAX, "the bound of all must come before that of each");
+		(int)FIT < PEERS * STAGED_SEGMENTS_MAX, "the bound of all must come before that of each");
 	for (unsigned i = 0; i < PEERS; i++) {
 		const uint8_t key[NOISE_KEY_BYTES] = {9, (uint8_t)i};
 		char address[32], allowed[32];
@@ -140,18 +140,18 @@ Test(egress, all_staged_packets_together_are_bounded)
 		snprintf(address, sizeof(address), "10.1.0.%u", i);
 		peers[i] = node_add_peer(p.a, key, "192.0.2.9:9", allowed);
 		packet_make(packet, "10.0.0.1", address, i, LONG_PACKET);
-		for (unsigned n = 0; n < STAGED_PACKETS_MAX; n++) {
+		for (unsigned n = 0; n < STAGED_SEGMENTS_MAX; n++) {
 			node_tun_packet(p.a, packet, LONG_PACKET);
 			cr_assert_leq(p.a->dev.staged_bytes, STAGED_BYTES_MAX);
 		}
 	}
 	cr_assert_eq(p.a->dev.staged_bytes, FIT * LONG_PACKET);
-	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_OVERFLOW), PEERS * STAGED_PACKETS_MAX - FIT);
+	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_OVERFLOW), PEERS * STAGED_SEGMENTS_MAX - FIT);
 
 	/* What one gives up is there for the others. */
 	egress_purge_staged(&p.a->dev, peers[0]);
-	cr_assert_eq(p.a->dev.staged_bytes, (FIT - STAGED_PACKETS_MAX) * LONG_PACKET);
-	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_EXPIRED), STAGED_PACKETS_MAX);
+	cr_assert_eq(p.a->dev.staged_bytes, (FIT - STAGED_SEGMENTS_MAX) * LONG_PACKET);
+	cr_assert_eq(node_drops(p.a, DROP_EGRESS_STAGED_EXPIRED), STAGED_SEGMENTS_MAX);
 	const unsigned before = peers[PEERS - 1]->staged_segments;
 	node_tun_packet(p.a, packet, LONG_PACKET);
 	cr_assert_eq(peers[PEERS - 1]->staged_segments, before + 1);
