@@ -75,7 +75,7 @@ void ingress_open(struct ingress *in, struct ingress_view *view, uint64_t now_ns
 
 static inline uint32_t receiver_of(const struct ingress_view *view, unsigned segment)
 {
-	return wire_data_receiver(view->batch->data[0] + view->segment[segment].offset);
+	return wire_data_receiver(ingress_view_datagram(view, segment));
 }
 
 /* Opens segments [from, to), all of one receiver index. */
@@ -89,12 +89,11 @@ static void open_run(
 	if (unlikely(!k))
 		return;
 	for (unsigned i = 0; i < nr; i++) {
-		const struct ingress_segment *s = &view->segment[from + i];
-		uint8_t *datagram = view->batch->data[0] + s->offset;
+		uint8_t *datagram = ingress_view_datagram(view, from + i);
 
 		in->segs[i] = (struct aead_open_seg){
 			.data = datagram + WIRE_DATA_HEADER_BYTES,
-			.len = s->len - WIRE_DATA_HEADER_BYTES,
+			.len = view->segment[from + i].len - WIRE_DATA_HEADER_BYTES,
 			.counter = wire_data_counter(datagram),
 		};
 	}

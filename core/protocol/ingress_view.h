@@ -22,6 +22,12 @@ struct ingress_view {
 	} segment[INGRESS_SEGS_MAX];
 };
 
+/* The datagram of segment i, of view->segment[i].len bytes: a struct wire_data and what it carries. Its holder. */
+static inline uint8_t *ingress_view_datagram(const struct ingress_view *view, unsigned i)
+{
+	return (uint8_t *)view->batch->data + view->segment[i].offset;
+}
+
 /* Any thread. Gives the view back to its pool, and its reference to the batch. */
 static inline void ingress_view_put(struct ingress_view *view)
 {
