@@ -113,7 +113,7 @@ class Recording(Command):
             text = f.read()
         self.assertIn(text, self.output)
         self.assertIn("== state: top stacks", text)
-        self.assertRegex(text, r"\d% {2}start_thread > run > ")
+        self.assertRegex(text, r"\d% {2}start_thread > run_\w+ > ")
 
     def test_difference_of_two_recordings(self):
         # The second is the first with a function more under the sealing: that is what has grown.
