@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include "ring/cpu.h"
 #include "ring/number.h"
@@ -55,6 +56,26 @@ static const char help_text[] =
 	"sluice log shows or changes the log levels.\n"
 	"The manual page sluice(8) has the details.\n";
 
+/*
+ * What people try that is neither a command nor likely to name an interface, and what they may have meant.
+ * Capitals make no difference, which is how the commands themselves come to be here.
+ */
+static const struct {
+	const char *word, *meant;
+} command_like[] = {
+	{"stats", "sluice stats IFNAME"},
+	{"stat", "sluice stats IFNAME"},
+	{"status", "sluice stats IFNAME"},
+	{"show", "sluice stats IFNAME"},
+	{"log", "sluice log IFNAME"},
+	{"logs", "sluice log IFNAME"},
+	{"run", "sluice IFNAME"},
+	{"start", "sluice IFNAME"},
+	{"up", "sluice IFNAME"},
+	{"stop", "ip link delete IFNAME"},
+	{"down", "ip link delete IFNAME"},
+};
+
 /* Options were given that only some of the commands take. */
 struct seen {
 	bool run_option;          /* one for serving an interface */
@@ -62,7 +83,9 @@ struct seen {
 };
 
 static int parse_option(struct options *o, struct seen *seen, int option, char **argv, char *error);
-static int parse_positional(struct options *o, const struct seen *seen, int argc, char **argv, char *error);
+static int parse_words(
+	struct options *o, const struct seen *seen, char **word, int nr, bool first_is_name, char *error);
+static int refuse_command_like(const char *word, char *error);
 static int parse_ifname(struct options *o, const char *name, char *error);
 static int parse_number(unsigned *out, const char *text, unsigned min, unsigned max);
 static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max);
@@ -83,11 +106,21 @@ int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS
 		.log_format = LOG_FORMAT_HUMAN,
 		.log = environment_log(),
 	};
-	int option, err;
+	int option, err, nr = 0;
+	char **words = argv + 1;
+	bool first_is_name;
 
 	opterr = 0;
 	optind = 0; /* makes glibc start afresh: tests parse many times in a process */
-	while ((option = getopt_long(argc, argv, ":fhV", long_options, NULL)) != -1) {
+	/*
+	 * With '-' each word comes in its turn, as an option of the number 1. Words are moved to the front of argv,
+	 * over what has been read already.
+	 */
+	while ((option = getopt_long(argc, argv, "-:fhV", long_options, NULL)) != -1) {
+		if (option == 1) {
+			words[nr++] = optarg;
+			continue;
+		}
 		err = parse_option(&o, &seen, option, argv, error);
 		if (err)
 			return err;
@@ -96,7 +129,11 @@ int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS
 			return 0;
 		}
 	}
-	err = parse_positional(&o, &seen, argc, argv, error);
+	/* Only "--" ends the options before the end of argv. */
+	first_is_name = nr == 0 && optind < argc;
+	while (optind < argc)
+		words[nr++] = argv[optind++];
+	err = parse_words(&o, &seen, words, nr, first_is_name, error);
 	if (!err && o.command == OPTIONS_RUN)
 		err = check_cpu(error);
 	if (err)
@@ -208,16 +245,24 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 	}
 }
 
-static int parse_positional(struct options *o, const struct seen *seen, int argc, char **argv, char *error)
+/* first_is_name: the first word is no command, whatever it is. */
+static int parse_words(
+	struct options *o, const struct seen *seen, char **word, int nr, bool first_is_name, char *error)
 {
 	char log_error[LOG_ERROR_BYTES];
-	int nr = argc - optind;
-	char **word = argv + optind;
+	int err;
 
-	if (nr > 0 && strcmp(word[0], "stats") == 0)
-		o->command = OPTIONS_STATS;
-	else if (nr > 0 && strcmp(word[0], "log") == 0)
-		o->command = OPTIONS_LOG;
+	if (nr > 0 && !first_is_name) {
+		if (strcmp(word[0], "stats") == 0) {
+			o->command = OPTIONS_STATS;
+		} else if (strcmp(word[0], "log") == 0) {
+			o->command = OPTIONS_LOG;
+		} else {
+			err = refuse_command_like(word[0], error);
+			if (err)
+				return err;
+		}
+	}
 	if (o->command != OPTIONS_RUN) {
 		if (seen->run_option)
 			return fail(error, "sluice %s takes no option of a new interface; see sluice --help",
@@ -238,6 +283,27 @@ static int parse_positional(struct options *o, const struct seen *seen, int argc
 			return fail(error, "%s", log_error);
 	}
 	return parse_ifname(o, word[0], error);
+}
+
+/* An interface that nobody wanted is worse than a question. */
+static int refuse_command_like(const char *word, char *error)
+{
+	const char *meant = NULL, *dashes = "";
+
+	for (unsigned i = 0; i < ARRAY_LEN(command_like) && !meant; i++)
+		if (strcasecmp(word, command_like[i].word) == 0)
+			meant = command_like[i].meant;
+	for (const struct option *o = long_options; o->name && !meant; o++)
+		if (strcasecmp(word, o->name) == 0) {
+			meant = o->name;
+			dashes = "--";
+		}
+	if (!meant)
+		return 0;
+	return fail(error,
+		"\"%s\" looks like a command: did you mean \"%s%s\"? To use it as the name of an interface: "
+		"sluice -- %s",
+		word, dashes, meant, word);
 }
 
 static int parse_ifname(struct options *o, const char *name, char *error)

@@ -512,7 +512,8 @@ def bad_arguments_give_one_line(sluice):
                        (("--tun-threads", "0", "wg0"), "64"), (("--tun-threads", "65", "wg0"), "64"), (("--tun-threads", "2x", "wg0"), "64"),
                        (("--tun-threads", "-1", "wg0"), "64"), (("--mtu", "67", "wg0"), "mtu"), (("--mtu", "65536", "wg0"), "mtu"),
                        (("--mtu", "", "wg0"), "mtu"), (("--aead", "rot13", "wg0"), "libsodium"), (("--log", "loud", "wg0"), "log"),
-                       (("--log-format", "xml", "wg0"), "json"), (("stats",), "name"), (("stats", "nosuch0"), "nosuch0")):
+                       (("--log-format", "xml", "wg0"), "json"), (("stats",), "name"), (("stats", "nosuch0"), "nosuch0"),
+                       (("help",), "--help"), (("version",), "--version"), (("Stats",), "sluice stats IFNAME"), (("LOG", "wg0"), "sluice log IFNAME")):
         refused(sluice, node, *args, contains=word)
     equal(node.out("ls", "/run/wireguard").split(), [], "sockets left")
     help_text = node.out(sluice.path, "--help")

@@ -204,6 +204,84 @@ Test(options, refused_with_one_line_that_says_what_is_wrong)
 	}
 }
 
+/* An interface of that name is what nobody wanted who typed one of these. */
+Test(options, words_that_look_like_a_command_are_refused_with_a_hint)
+{
+	static const char *const cases[][2] = {
+		{"help", "\"help\" looks like a command: did you mean \"--help\"?"},
+		{"version", "\"--version\""},
+		{"Version", "\"--version\""},
+		{"HELP wg0", "\"--help\""},
+		{"-f watch", "\"--watch\""},
+		{"mtu", "\"--mtu\""},
+		{"Stats", "\"Stats\" looks like a command: did you mean \"sluice stats IFNAME\"?"},
+		{"STATS wg0 --json", "\"sluice stats IFNAME\""},
+		{"status wg0", "\"sluice stats IFNAME\""},
+		{"Log wg0 debug", "\"sluice log IFNAME\""},
+		{"LOG", "\"sluice log IFNAME\""},
+		{"start wg0", "\"sluice IFNAME\""},
+		{"Up wg0", "\"sluice IFNAME\""},
+		{"stop", "\"ip link delete IFNAME\""},
+		{"down wg0", "\"ip link delete IFNAME\""},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		struct options o;
+
+		memset(&o, 0x5a, sizeof(o));
+		cr_assert_eq(parse(&o, cases[i][0]), -EINVAL, "accepted: %s", cases[i][0]);
+		cr_assert(strstr(error, cases[i][1]), "\"%s\" for %s", error, cases[i][0]);
+		cr_assert(strstr(error, "name of an interface: sluice -- "), "%s", error);
+		cr_assert(!strchr(error, '\n'));
+		cr_assert_eq(o.mtu, 0x5a5a5a5a, "written although refused");
+	}
+}
+
+Test(options, two_dashes_make_any_word_a_name)
+{
+	static const char *const names[] = {"help", "Stats", "stats", "log", "version", "up", "-f", "--help"};
+	struct options o;
+	char line[64];
+
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		snprintf(line, sizeof(line), "--mtu 1280 -- %s", names[i]);
+		cr_assert_eq(parse(&o, line), 0, "%s", error);
+		cr_assert_eq(o.command, OPTIONS_RUN, "%s", names[i]);
+		cr_assert_str_eq(o.ifname, names[i]);
+		cr_assert_eq(o.mtu, 1280);
+		cr_assert_eq(o.foreground, false);
+		/* After a command, there is no need for them. */
+		if (*names[i] == '-')
+			continue;
+		snprintf(line, sizeof(line), "stats %s --json", names[i]);
+		cr_assert_eq(parse(&o, line), 0, "%s", error);
+		cr_assert_eq(o.command, OPTIONS_STATS);
+		cr_assert_str_eq(o.ifname, names[i]);
+		cr_assert_eq(o.json, true);
+	}
+	cr_assert_eq(parse(&o, "log -- help debug"), 0, "%s", error);
+	cr_assert_eq(o.command, OPTIONS_LOG);
+	cr_assert_str_eq(o.ifname, "help");
+	cr_assert_str_eq(o.log, "debug");
+	cr_assert_eq(parse(&o, "-- stats wg0"), -EINVAL);
+	cr_assert(strstr(error, "unexpected argument wg0"), "%s", error);
+	cr_assert_eq(parse(&o, "--"), -EINVAL);
+	cr_assert(strstr(error, "no interface name"), "%s", error);
+}
+
+Test(options, names_that_only_begin_like_a_command_are_taken)
+{
+	static const char *const names[] = {
+		"stats0", "log1", "helper", "upstream", "wg-help", "WG0", "Office"};
+	struct options o;
+
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		cr_assert_eq(parse(&o, names[i]), 0, "%s", error);
+		cr_assert_eq(o.command, OPTIONS_RUN);
+		cr_assert_str_eq(o.ifname, names[i]);
+	}
+}
+
 Test(options, unknown_cipher_lists_the_known_ones)
 {
 	struct options o;
