@@ -28,7 +28,7 @@ static void visit_check(struct device *dev, void *arg);
 static uint64_t prefixes_after(struct device *dev, const struct config_set *set, uint64_t limit);
 static bool count_prefix(void *arg, const struct ip_prefix *prefix);
 static int allocate(struct config_set *set);
-static int prepare_sockets(struct config *c, const struct config_set *set, struct udp_sockets **opened);
+static int prepare_sockets(struct config *c, struct config_set *set, struct udp_sockets **opened);
 static void commit(struct config *c, struct visit *visit, struct udp_sockets *opened);
 static void visit_apply(struct device *dev, void *arg);
 static void apply_peer(struct device *dev, struct config_set *set, struct config_peer *section);
@@ -347,18 +347,22 @@ static int allocate(struct config_set *set)
  * sets the mark of those that there are. It comes last of all that can fail, so nothing ever has to be
  * undone.
  */
-static int prepare_sockets(struct config *c, const struct config_set *set, struct udp_sockets **opened)
+static int prepare_sockets(struct config *c, struct config_set *set, struct udp_sockets **opened)
 {
 	uint16_t port = set->has_listen_port ? set->listen_port : c->listen_port;
 	uint32_t fwmark = set->has_fwmark ? set->fwmark : c->fwmark;
+	int err;
 
 	if (!c->link_up)
 		return 0;
 	if (c->sockets && port == c->sockets->port)
 		return fwmark == c->fwmark ? 0 : c->target->set_mark(c->sockets, c->fwmark, fwmark);
-	if (c->sockets || set->has_listen_port || set->has_fwmark)
-		return c->target->open_sockets(opened, port, fwmark);
-	return 0;
+	if (!c->sockets && !set->has_listen_port && !set->has_fwmark)
+		return 0;
+	err = c->target->open_sockets(opened, port, fwmark);
+	if (err)
+		set->refused_port = port;
+	return err;
 }
 
 /* Makes the request take effect. opened: new sockets, or NULL. Cannot fail. */

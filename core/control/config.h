@@ -46,6 +46,7 @@ struct config_set {
 	struct config_prefix *prefixes;
 	uint32_t nr_prefixes, prefixes_capacity;
 	struct allowed_ips_spare *spares; /* config_apply()'s own: memory to insert each of the prefixes */
+	uint16_t refused_port; /* set by config_apply() that failed: the port that is to blame; 0: none is */
 };
 
 void config_set_init(struct config_set *set);

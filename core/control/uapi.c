@@ -12,6 +12,7 @@
 
 #define TEXT_CAPACITY_FIRST 256
 #define STATUS_BYTES 32 /* "errno=-2147483648\n\n" and a zero byte */
+#define NAME_MAX_LEN 31 /* of a key that may be logged; a secret key has 43 characters at least */
 
 enum operation {
 	OPERATION_NONE, /* between requests */
@@ -28,6 +29,7 @@ struct uapi_session {
 	int err;     /* the first error of the request, whose rest is read and ignored */
 	bool broken; /* uapi_session_broken() */
 	uint64_t request_bytes;
+	unsigned line_nr; /* of the line that is taken, from 1 in each request */
 	struct config_set set;
 	struct config_snapshot snapshot; /* while a get is answered */
 	char directives[LOG_DIRECTIVES_BYTES];
@@ -54,6 +56,7 @@ static void run(struct uapi_session *s);
 static void take_line(struct uapi_session *s, const char *text, size_t len);
 static int begin_request(struct uapi_session *s, const struct line *line);
 static int body_line(struct uapi_session *s, const struct line *line);
+static bool looks_like_name(const struct line *line);
 static void end_request(struct uapi_session *s);
 static void break_session(struct uapi_session *s, int err);
 static void answer_status(struct uapi_session *s, int err);
@@ -220,6 +223,7 @@ static void take_line(struct uapi_session *s, const char *text, size_t len)
 	}
 	if (s->err)
 		return;
+	s->line_nr++;
 	if (equal_sign) {
 		line.key_len = (size_t)(equal_sign - text);
 		line.value = equal_sign + 1;
@@ -228,8 +232,6 @@ static void take_line(struct uapi_session *s, const char *text, size_t len)
 
 	if (s->operation == OPERATION_NONE)
 		err = begin_request(s, &line);
-	else if (!equal_sign)
-		err = -EPROTO;
 	else
 		err = body_line(s, &line);
 	if (err) {
@@ -267,9 +269,14 @@ static int begin_request(struct uapi_session *s, const struct line *line)
 static int body_line(struct uapi_session *s, const struct line *line)
 {
 	const struct key *key = s->set.nr_peers ? peer_keys : device_keys;
+	const char *section = s->set.nr_peers ? "a peer" : "the interface";
 
 	if (s->operation != OPERATION_SET)
-		return -EINVAL;
+		return line->value ? -EINVAL : -EPROTO;
+	if (!line->value) {
+		log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: line %u: no '=' in it", s->line_nr);
+		return -EPROTO;
+	}
 	for (; key->name; key++) {
 		int err;
 
@@ -277,14 +284,34 @@ static int body_line(struct uapi_session *s, const struct line *line)
 			continue;
 		err = key->parse(&s->set, line->value, line->value_len);
 		if (err)
-			log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: bad %s: %s", key->name,
-				strerror(-err));
+			log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: line %u: bad %s: %s", s->line_nr,
+				key->name, strerror(-err));
 		return err;
 	}
-	/* The name is not logged: it may be a private key that was pasted into the wrong place. */
-	log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: unknown key in the section of %s",
-		s->set.nr_peers ? "a peer" : "the interface");
+	if (looks_like_name(line))
+		log_limited(LOG_LEVEL_WARN, LOG_UAPI,
+			"set refused: line %u: unknown key %.*s in the section of %s", s->line_nr,
+			(int)line->key_len, line->key, section);
+	else
+		log_limited(LOG_LEVEL_WARN, LOG_UAPI,
+			"set refused: line %u: unknown key, not shown as it may be a secret, in the section "
+			"of %s",
+			s->line_nr, section);
 	return -EINVAL;
+}
+
+/*
+ * Whether a key may be logged. It may be a private key that was pasted into the wrong place: in base64 that
+ * ends in '=', so that all of it stands where the key of a line stands.
+ */
+static bool looks_like_name(const struct line *line)
+{
+	if (line->key_len == 0 || line->key_len > NAME_MAX_LEN)
+		return false;
+	for (size_t i = 0; i < line->key_len; i++)
+		if ((line->key[i] < 'a' || line->key[i] > 'z') && line->key[i] != '_')
+			return false;
+	return true;
 }
 
 static void end_request(struct uapi_session *s)
@@ -295,7 +322,10 @@ static void end_request(struct uapi_session *s)
 		switch (s->operation) {
 		case OPERATION_SET:
 			err = s->backend->set(s->backend->ctx, &s->set);
-			if (err)
+			if (err && s->set.refused_port)
+				log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: UDP port %u: %s",
+					s->set.refused_port, strerror(-err));
+			else if (err)
 				log_limited(LOG_LEVEL_WARN, LOG_UAPI, "set refused: %s", strerror(-err));
 			break;
 		case OPERATION_GET:
@@ -317,6 +347,7 @@ static void end_request(struct uapi_session *s)
 	s->operation = OPERATION_NONE;
 	s->err = 0;
 	s->request_bytes = 0;
+	s->line_nr = 0;
 }
 
 static void break_session(struct uapi_session *s, int err)

@@ -1,6 +1,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/control/uapi.h"
 #include "crypto/secret.h"
@@ -172,6 +174,84 @@ Test(uapi, malformed_values_are_refused)
 			-EINVAL, "%s", peer_lines[i]);
 	cr_assert_eq(bench_set(b, "fwmark\n"), -EPROTO);
 	bench_expect(b, "%s", "");
+	bench_free(b);
+}
+
+/* What is logged while text is answered. The caller frees it. */
+static char *log_of(struct bench *b, const char *text)
+{
+	const int back = dup(STDERR_FILENO);
+	char *log = calloc(1, 4096), *answer;
+	int ends[2];
+
+	cr_assert(log && back >= 0);
+	cr_assert_eq(pipe2(ends, O_NONBLOCK), 0);
+	dup2(ends[1], STDERR_FILENO);
+	answer = bench_ask(b, text, SIZE_MAX);
+	dup2(back, STDERR_FILENO);
+	cr_assert(strstr(answer, "errno=-"), "%s: %s", text, answer);
+	if (read(ends[0], log, 4095) < 0)
+		*log = '\0';
+	free(answer);
+	close(ends[0]);
+	close(ends[1]);
+	close(back);
+	return log;
+}
+
+/* Of requests that a program writes wrongly, its author is told which line it is, and which port. */
+Test(uapi, refusals_name_line_key_and_port)
+{
+	struct bench *b = bench_new();
+	char peer[256];
+	const char *const cases[][2] = {
+		{"set=1\nlisten_prot=5\n\n",
+			"set refused: line 2: unknown key listen_prot in the section of the interface\n"},
+		{peer, "set refused: line 4: unknown key fwmark in the section of a peer\n"},
+		{"get=1\n\nset=1\nfwmark=1\nlisten_port=70000\n\n",
+			"set refused: line 3: bad listen_port: Invalid argument\n"},
+		{"set=1\nfwmark=1\nreplace_peers\n\n", "set refused: line 3: no '=' in it\n"},
+		{"set=1\nlisten_port=2000\nfwmark=1\n\n",
+			"set refused: UDP port 2000: Address already in use\n"},
+	};
+
+	snprintf(peer, sizeof(peer), "set=1\nlisten_port=5\npublic_key=%s\nfwmark=1\n\n", bench_key(1));
+	cr_assert_eq(config_link_up(&b->config), 0);
+	bench_sockets.busy_port = 2000;
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		char *log = log_of(b, cases[i][0]);
+
+		cr_assert(strstr(log, cases[i][1]), "%s: %s", cases[i][0], log);
+		free(log);
+	}
+	/* The port is not to blame for what has another cause. */
+	bench_sockets.mark_error = -EPERM;
+	char *log = log_of(b, "set=1\nfwmark=9\n\n");
+	cr_assert(strstr(log, "set refused: Operation not permitted\n"), "%s", log);
+	free(log);
+	bench_free(b);
+}
+
+Test(uapi, a_secret_in_the_place_of_a_key_is_not_logged)
+{
+	static const char *const keys[] = {
+		"yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=", /* base64 ends in a '=' */
+		"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq=",
+		"70e352adeb6c5a3a4d6f9a3e6c2b1c1f70e352adeb6c5a3a4d6f9a3e6c2b1c1f=",
+		"hd2rYUIgJBgB3fBmk=",
+		"private key=70e352adeb6c5a3a",
+	};
+	struct bench *b = bench_new();
+
+	for (unsigned i = 0; i < ARRAY_LEN(keys); i++) {
+		char request[128], *log;
+
+		snprintf(request, sizeof(request), "set=1\n%s\n\n", keys[i]);
+		log = log_of(b, request);
+		cr_assert(strstr(log, "line 2: unknown key, not shown"), "%s: %s", keys[i], log);
+		cr_assert(!memmem(log, strlen(log), keys[i], 8), "%s: %s", keys[i], log);
+		free(log);
+	}
 	bench_free(b);
 }
 
