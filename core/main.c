@@ -18,6 +18,7 @@
 
 #include "core/client/client.h"
 #include "core/control/control.h"
+#include "core/control/link.h"
 #include "core/base/log.h"
 #include "core/base/options.h"
 #include "core/threads/pipeline.h"
@@ -329,8 +330,11 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 		return complain("no TUN driver: /dev/net/tun is missing; load it with: modprobe tun");
 	case -EBUSY:
 	case -EEXIST:
-		return complain("interface %s exists already: choose another name or delete it with: ip link "
-				"delete %s",
+		/* Whoever uses it would not thank us for more. */
+		if (!link_is_unused_tun(options->ifname))
+			return complain("interface %s exists already: choose another name", options->ifname);
+		return complain("interface %s exists already, and no process uses it: choose another name or "
+				"delete it with: ip link delete %s",
 			options->ifname, options->ifname);
 	default:
 		return complain("cannot create interface %s: %s", options->ifname, strerror(-err));

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/if_link.h>
+#include <linux/if_tun.h>
 #include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -56,6 +57,8 @@ static bool is_current_netns(int netns);
 static int netns_number(int netns, int *nsid);
 static int netns_talk(int netns, uint16_t type, int *nsid);
 static int read_nsid(const struct nlmsghdr *header, void *nsid);
+static int read_unused_tun(const struct nlmsghdr *header, void *unused);
+static bool is_kept_tun(const struct nlattr *info);
 
 int link_open(struct link_monitor **out, const struct tun_device *tun, uint32_t mtu,
 	const struct link_events *events, void *arg)
@@ -404,4 +407,85 @@ static int read_nsid(const struct nlmsghdr *header, void *nsid)
 			*(int *)nsid = (int)mnl_attr_get_u32(attr);
 	}
 	return MNL_CB_OK;
+}
+
+/* Asks the kernel, not sysfs, which shows the interfaces of the namespace that it was mounted in. */
+bool link_is_unused_tun(const char *name)
+{
+	_Alignas(struct nlmsghdr) char buf[RECEIVE_BYTES];
+	struct nlmsghdr *header = mnl_nlmsg_put_header(buf);
+	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	struct ifinfomsg *info;
+	bool unused = false;
+	ssize_t len;
+
+	if (!socket)
+		return false;
+	header->nlmsg_type = RTM_GETLINK;
+	header->nlmsg_flags = NLM_F_REQUEST;
+	info = mnl_nlmsg_put_extra_header(header, sizeof(*info));
+	info->ifi_family = AF_UNSPEC;
+	mnl_attr_put_strz(header, IFLA_IFNAME, name);
+	if (mnl_socket_sendto(socket, header, header->nlmsg_len) >= 0) {
+		len = mnl_socket_recvfrom(socket, buf, sizeof(buf));
+		if (len < 0 || mnl_cb_run(buf, (size_t)len, 0, 0, read_unused_tun, &unused) < 0)
+			unused = false;
+	}
+	mnl_socket_close(socket);
+	return unused;
+}
+
+/* A TUN interface has a carrier exactly while a process has it open. */
+static int read_unused_tun(const struct nlmsghdr *header, void *unused)
+{
+	bool carrier = true, kept = false;
+	const struct nlattr *attr;
+
+	mnl_attr_for_each(attr, header, sizeof(struct ifinfomsg))
+	{
+		const uint16_t type = mnl_attr_get_type(attr);
+
+		if (type == IFLA_CARRIER && mnl_attr_validate(attr, MNL_TYPE_U8) >= 0)
+			carrier = mnl_attr_get_u8(attr);
+		else if (type == IFLA_LINKINFO)
+			kept = is_kept_tun(attr);
+	}
+	*(bool *)unused = kept && !carrier;
+	return MNL_CB_OK;
+}
+
+/* Of an IFLA_LINKINFO: is it about a TUN interface that outlives its processes, and that is for anyone? */
+static bool is_kept_tun(const struct nlattr *info)
+{
+	bool tun = false, type_tun = false, persists = false, reserved = false;
+	const struct nlattr *attr, *detail;
+
+	mnl_attr_for_each_nested(attr, info)
+	{
+		const uint16_t type = mnl_attr_get_type(attr);
+
+		if (type == IFLA_INFO_KIND && mnl_attr_validate(attr, MNL_TYPE_STRING) >= 0)
+			tun = strcmp(mnl_attr_get_str(attr), "tun") == 0;
+		if (type != IFLA_INFO_DATA ||
+			!tun) /* whose attributes mean something else for another kind */
+			continue;
+		mnl_attr_for_each_nested(detail, attr)
+		{
+			switch (mnl_attr_get_type(detail)) {
+			case IFLA_TUN_TYPE:
+				type_tun = mnl_attr_get_u8(detail) == IFF_TUN;
+				break;
+			case IFLA_TUN_PERSIST:
+				persists = mnl_attr_get_u8(detail);
+				break;
+			case IFLA_TUN_OWNER:
+			case IFLA_TUN_GROUP:
+				reserved = true; /* there only if somebody is */
+				break;
+			default:
+				break;
+			}
+		}
+	}
+	return type_tun && persists && !reserved;
 }

@@ -42,3 +42,9 @@ void link_dispatch(struct link_monitor *l);
 bool link_is_polled(const struct link_monitor *l);
 /* Asks, if it is time to. now_ns: of park_clock_ns(). */
 void link_tick(struct link_monitor *l, uint64_t now_ns);
+
+/*
+ * Is this, in our namespace, a TUN interface that no process has open and that is kept for no user or group? Then
+ * nobody misses it. false also when it cannot be found out. Any thread.
+ */
+bool link_is_unused_tun(const char *name) MUST_CHECK;

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -537,6 +538,47 @@ def a_taken_name_is_refused(sluice):
     # The first one has not noticed.
     check(s.public in s.daemon.wg("show").stdout, "wg show")
     check(s.node.has_link("wg0"), "the interface is gone")
+
+
+@case(ours=True)
+def only_an_unused_tun_is_said_to_be_deletable(sluice):
+    node = Node("alone")
+    hint = "delete it with: ip link delete "
+
+    def advice(ifname):
+        p = node.run(sluice.path, "-f", ifname, ok=False)
+        check(p.returncode != 0 and f"interface {ifname} exists already" in p.stdout, p.stdout)
+        check(node.has_link(ifname), f"{ifname} is gone")
+        return p.stdout
+
+    for setup in ("link add name other type veth peer name other2", "link add name other type dummy", "link add name other type ifb",
+                  "tuntap add other mode tun user 1234", "tuntap add other mode tun group 1234", "tuntap add other mode tap"):
+        try:
+            node.ip(setup)
+        except Failure as e:
+            if "Unknown device type" in str(e):
+                continue
+            raise
+        check(hint not in advice("other"), f"advice to delete after: ip {setup}")
+        node.ip("link delete other")
+    # Nobody's, whether it is up or down; not any more while somebody has it open, and then again.
+    node.ip("tuntap add other mode tun")
+    check(hint + "other" in advice("other"), "no advice about a TUN interface that nobody uses")
+    node.ip("link set other up")
+    check(hint + "other" in advice("other"), "no advice about a TUN interface that is up and nobody uses")
+    node.ip("link set other down")
+    with node:
+        user = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(user, 0x400454CA, struct.pack("16sH22x", b"other", 0x1001))  # TUNSETIFF, IFF_TUN | IFF_NO_PI
+    check(hint not in advice("other"), "advice to delete what somebody uses")
+    os.close(user)
+    check(hint + "other" in advice("other"), "no advice about what nobody uses any more")
+    # Another sluice's, of which nothing is known here.
+    d = Daemon(node, sluice)
+    node.sh("rm -rf /run/other && mkdir /run/other")
+    p = node.sh(f"unshare --mount sh -c 'mount --bind /run/other /run/wireguard && exec {sluice.path} -f wg0'", ok=False)
+    check("interface wg0 exists already" in p.stdout and hint not in p.stdout, p.stdout)
+    d.stop()
 
 
 @case(ours=True, waits=True)
