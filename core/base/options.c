@@ -34,7 +34,7 @@ static const char help_text[] =
 	"       sluice log IFNAME [DIRECTIVES]\n"
 	"\n"
 	"Creates the TUN interface IFNAME and serves it as a WireGuard interface, to be set up with\n"
-	"wg(8) or wg-quick(8).\n"
+	"wg(8) and ip(8).\n"
 	"\n"
 	"  -f, --foreground          stay in the foreground and log to standard error\n"
 	"      --tun-threads N       queues, reading and decrypting threads of the TUN, 1 to 64 (default 2)\n"

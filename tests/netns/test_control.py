@@ -14,7 +14,7 @@ import threading
 import time
 
 from cases import BOTH_ROLES, SELF, SLUICE, case
-from lib import (Daemon, Failure, Node, Program, Site, Skip, Tunnel, alive, check, equal, genkey, ping, pubkey, run, wait_until)
+from lib import (ROOT, Daemon, Failure, Node, Program, Site, Skip, Tunnel, alive, check, equal, genkey, ping, pubkey, run, wait_until)
 
 
 def alone(sluice, **kw):
@@ -752,6 +752,60 @@ def wg_quick_up_and_down(a, b):
         wg_quick(t.n1, a, "down", conf)
         wait_until(lambda: not alive(pids[0]), 5, "the end of the process")
         wait_until(lambda: not os.path.exists(t.n1.path("/run/wireguard/wgq0.sock")), 3, "the end of the socket")
+
+
+def manual_unit():
+    """The systemd unit of sluice(8)."""
+    with open(os.path.join(ROOT, "core/sluice.8")) as f:
+        return re.search(r"^\[Unit\]\n.*?(?=^\.Ed)", f.read(), re.M | re.S)[0]
+
+
+@case(pairs=SELF, ours=True)
+def the_unit_of_the_manual_sets_up_a_gateway_again_and_again(a, b):
+    """On any kernel: it must not need wg-quick to choose sluice. Its commands are run as systemd would, one after the other has succeeded."""
+    if not os.path.isdir("/etc/wireguard"):
+        raise Skip("wireguard-tools has made no /etc/wireguard to hide")
+    t = Tunnel(a, b, peers=False)
+    t.a.daemon.stop()
+    t.b.add_peer(t.a)
+    t.n2.ip("addr add 10.77.0.1/32 dev lo")
+    t.n1.sh("mount -t tmpfs -o mode=700 tmpfs /etc/wireguard")
+    with open(t.n1.path("/etc/wireguard/wg0.conf"), "w") as f:
+        f.write(f"[Interface]\nPrivateKey = {t.a.private}\nListenPort = 51820\nAddress = 10.0.0.1/24\nPostUp = false\n"
+                f"[Peer]\nPublicKey = {t.b.public}\nEndpoint = 192.0.2.2:51821\nAllowedIPs = 10.0.0.2/32, 10.77.0.0/16\n")
+    os.chmod(t.n1.path("/etc/wireguard/wg0.conf"), 0o600)
+    unit = manual_unit()
+    check("Type=forking\n" in unit and "Restart=on-failure\n" in unit, unit)
+    commands = re.findall(r"^ExecStart(?:Post)?=(.*)$", unit, re.M)
+    check(commands[0] == "sluice wg0" and len(commands) > 3, commands)
+    t.n1.sh(f"mount -t tmpfs tmpfs /usr/local/bin && ln -s {a.path} /usr/local/bin/sluice")
+    from lib import others
+
+    for killed in (True, False):
+        for command in commands:
+            t.n1.sh(f"export PATH=/usr/local/bin:$PATH; {command}")
+        wait_until(lambda: ping(t.n1, "10.0.0.2", ok=False, wait=1), 10, "reply through the interface of the unit")
+        ping(t.n1, "10.77.0.1", wait=3)
+        pids = [pid for pid, command in others().items() if command.split()[:2] == ["sluice", "wg0"]]
+        check(len(pids) == 1, f"processes: {others()}")
+        os.kill(pids[0], signal.SIGKILL if killed else signal.SIGTERM)
+        wait_until(lambda: not alive(pids[0]) and not t.n1.has_link("wg0"), 5, "the end of process and interface")
+
+
+@case(ours=True)
+def the_unit_of_the_manual_is_a_good_one(sluice):
+    import shutil
+    if not shutil.which("systemd-analyze"):
+        raise Skip("systemd-analyze is not there")
+    node = Node("alone")
+    directory = tempfile.mkdtemp()
+    path = os.path.join(directory, "sluice-wg0.service")
+    node.sh(f"mount -t tmpfs tmpfs /usr/local/bin && ln -s {sluice.path} /usr/local/bin/sluice")
+    for text, good in ((manual_unit(), True), (manual_unit().replace("Type=forking", "Typ=forking"), False)):
+        with open(path, "w") as f:
+            f.write(text)
+        p = node.run("systemd-analyze", "verify", "--man=no", path, ok=False)
+        check((p.returncode == 0 and "sluice-wg0" not in p.stdout) == good, p.stdout)
 
 
 @case(pairs=SELF)
