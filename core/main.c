@@ -319,6 +319,11 @@ static int open_tun(const struct options *options, struct tun_device **tun)
 	}
 	switch (err) {
 	case 0:
+		if (tun_device_icmp(*tun))
+			log_warn(LOG_TUN,
+				"raw sockets cannot be used (%s; CAP_NET_RAW is missing?): ICMP errors will "
+				"appear to come from the address that is unreachable, not from this machine",
+				strerror(-tun_device_icmp(*tun)));
 		return 0;
 	case -EPERM:
 	case -EACCES:

@@ -104,9 +104,9 @@ uint64_t inner_pseudo_sum(const uint8_t *packet, uint8_t proto);
 
 /*
  * Composes the ICMP host unreachable (RFC 792, type 3 code 1) or ICMPv6 address unreachable (RFC 4443, type 1
- * code 3) that tells the sender of this packet that it has no way. It comes from the packet's own
- * destination, which is the one address that is sure to be routed through this interface, and is bounded to
- * 576 or 1280 bytes and to out_size. Returns its length, or 0 where none may be sent: invalid packets, ICMP
+ * code 3) that tells the sender of this packet that it has no way. Its source is the packet's own
+ * destination: of all addresses the one that the kernel is sure to accept from this interface. It is bounded
+ * to 576 or 1280 bytes and to out_size. Returns its length, or 0 where none may be sent: invalid packets, ICMP
  * errors, later fragments, multicast or broadcast on either side, an unspecified source.
  */
 unsigned inner_unreachable(const uint8_t *packet, uint32_t len, uint8_t *out, size_t out_size);

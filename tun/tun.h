@@ -59,6 +59,12 @@ struct tun_queue_ops {
 	 * stays the caller's.
 	 */
 	int (*send)(struct tun_queue *queue, struct tun_frame *frame);
+	/*
+	 * Any thread. Sends an ICMP error, an IP packet without options, to its destination from an address of
+	 * this machine in place of its source. Never waits, and whether it arrives is not known. false: not
+	 * possible now, and send() is what is left. NULL: never possible.
+	 */
+	bool (*send_error)(struct tun_queue *queue, const uint8_t *packet, uint32_t len);
 	/* Any thread. Makes recv_wait() return -ECANCELED from now on. */
 	void (*stop)(struct tun_queue *queue);
 };

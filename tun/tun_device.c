@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tun/icmp_sockets.h"
 #include "tun/steering.h"
 
 /* Linux 6.2; unknown to the headers of Debian 12. */
@@ -55,6 +56,7 @@ struct device_queue {
 	int fd;
 	int stop_fd;
 	int control; /* the device's */
+	const struct tun_device *dev;
 	char name[IFNAMSIZ];
 	const struct tun_device_sys *sys;
 	unsigned negotiated; /* TUN_CAN_* */
@@ -70,6 +72,8 @@ struct tun_device {
 	char name[IFNAMSIZ];
 	int ifindex;
 	int control; /* a socket of the namespace that the device was made in, for interface requests */
+	struct icmp_sockets icmp; /* of the same namespace */
+	int icmp_err;
 	bool steering;
 	unsigned nr;
 	struct device_queue *queues;
@@ -93,6 +97,8 @@ static void retry_offloads(struct device_queue *q);
 static int write_error(struct device_queue *q, const struct tun_frame *frame, int err);
 static void note_refusal(struct device_queue *q, const struct tun_frame *frame);
 static bool is_down(const struct device_queue *q);
+static bool send_error(struct tun_queue *queue, const uint8_t *packet, uint32_t len);
+static bool is_here(const struct tun_device *dev);
 static void stop(struct tun_queue *queue);
 static uint64_t coarse_now_ns(void);
 
@@ -107,6 +113,7 @@ static const struct tun_queue_ops ops = {
 	.recv_wait = recv_wait,
 	.send_ready = send_ready,
 	.send = send_frame,
+	.send_error = send_error,
 	.stop = stop,
 };
 
@@ -125,6 +132,7 @@ int tun_device_open(struct tun_device **out, const char *name, unsigned nr_queue
 	if (!dev)
 		return -ENOMEM;
 	dev->control = -1;
+	dev->icmp_err = icmp_sockets_open(&dev->icmp);
 	bytes = ALIGN_UP(nr_queues * sizeof(*dev->queues), (size_t)CACHE_LINE);
 	dev->queues = aligned_alloc(CACHE_LINE, bytes);
 	if (!dev->queues) {
@@ -164,6 +172,7 @@ void tun_device_close(struct tun_device *dev)
 	}
 	if (dev->control >= 0)
 		close(dev->control);
+	icmp_sockets_close(&dev->icmp);
 	free(dev->queues);
 	free(dev);
 }
@@ -211,6 +220,11 @@ bool tun_device_steering(const struct tun_device *dev)
 	return dev->steering;
 }
 
+int tun_device_icmp(const struct tun_device *dev)
+{
+	return dev->icmp_err;
+}
+
 void tun_device_replace_sys(struct tun_device *dev, const struct tun_device_sys *sys)
 {
 	for (unsigned i = 0; i < dev->nr; i++)
@@ -242,6 +256,7 @@ static int open_queues(struct tun_device *dev, const char *name)
 		q->queue.ops = &ops;
 		q->queue.index = i;
 		q->control = dev->control;
+		q->dev = dev;
 		q->sys = &tun_device_sys_kernel;
 	}
 	for (unsigned i = 0; i < dev->nr; i++)
@@ -494,6 +509,29 @@ static bool is_down(const struct device_queue *q)
 
 	memcpy(request.ifr_name, q->name, IFNAMSIZ);
 	return !ioctl(q->control, SIOCGIFFLAGS, &request) && !(request.ifr_flags & IFF_UP);
+}
+
+/* Never from the wrong namespace: a sender's address may be another host's there. */
+static bool send_error(struct tun_queue *queue, const uint8_t *packet, uint32_t len)
+{
+	const struct tun_device *dev = CONTAINER_OF(queue, struct device_queue, queue)->dev;
+
+	if (!is_here(dev))
+		return false;
+	/* An error that the kernel refuses, for the firewall say, does not get a second way. */
+	return icmp_sockets_send(&dev->icmp, packet, len, (unsigned)dev->ifindex) != -EBADF;
+}
+
+/*
+ * Is it still in the namespace that it was made in? It loses its number there when it leaves, and no other
+ * interface gets that unless somebody asks for it. Unlike the TUN driver's own answer this takes no lock that
+ * is held while addresses and routes change.
+ */
+static bool is_here(const struct tun_device *dev)
+{
+	struct ifreq request = {.ifr_ifindex = dev->ifindex};
+
+	return !ioctl(dev->control, SIOCGIFNAME, &request);
 }
 
 static void stop(struct tun_queue *queue)

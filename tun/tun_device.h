@@ -48,5 +48,10 @@ int tun_device_netns(const struct tun_device *dev) MUST_CHECK;
  * steady, choice.
  */
 bool tun_device_steering(const struct tun_device *dev);
+/*
+ * Do ICMP errors come from an address of this machine, as long as the interface is in the namespace that it was
+ * made in? 0, or -errno: there are no raw sockets (-EPERM: no CAP_NET_RAW).
+ */
+int tun_device_icmp(const struct tun_device *dev) MUST_CHECK;
 /* For tests, before any thread uses a queue: from now on through these. */
 void tun_device_replace_sys(struct tun_device *dev, const struct tun_device_sys *sys);

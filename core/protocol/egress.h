@@ -14,7 +14,7 @@
 /* All of it is the state holder's. */
 struct egress {
 	struct device *dev;
-	/* Writes one small packet, an ICMP unreachable, back to the local sender. */
+	/* Sends one small packet, an ICMP unreachable, back to the sender. */
 	void (*inject)(void *arg, uint8_t *packet, uint32_t len);
 	void *inject_arg;
 	struct split split;      /* of the packet being sealed */

@@ -397,6 +397,8 @@ static void inject_packet(void *arg, uint8_t *packet, uint32_t len)
 	struct tun_queue *queue = t->config.inject;
 	struct tun_frame frame = {.len = len, .nr_iov = 2};
 
+	if (queue->ops->send_error && queue->ops->send_error(queue, packet, len))
+		return;
 	frame.iov[1] = (struct iovec){.iov_base = packet, .iov_len = len};
 	/* Beside the tun-tx thread of this queue: the device takes both, and a lost count is all that can come
 	 * of it. */

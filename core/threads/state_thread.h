@@ -35,7 +35,7 @@ struct state_thread_config {
 	unsigned nr_queues; /* TUN queues: readers, and tun-tx threads */
 	uint32_t mtu;
 	const struct aead_backend *aead;
-	struct tun_queue *inject;     /* where answers to local senders are written; not owned */
+	struct tun_queue *inject;     /* where ICMP errors go back to their senders; not owned */
 	struct udp_tx_thread *udp_tx; /* where what was sealed goes; not owned */
 	const _Atomic bool *stopping; /* outlives the thread */
 };

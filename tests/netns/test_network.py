@@ -1,5 +1,6 @@
 """What happens around a tunnel: roaming, restarts, links that change, marks in the outer header, errors to the local sender."""
 
+import errno
 import os
 import resource
 import socket
@@ -8,8 +9,8 @@ import threading
 import time
 
 from cases import BOTH_ROLES, SELF, case
-from lib import (Node, Site, Tunnel, check, checksum, equal, gather, genkey, ping, pubkey, raw_capture, traffic_class, udp, udp_of_frame, veth,
-                 wait_until)
+from lib import (Node, Program, Site, Tunnel, check, checksum, equal, gather, genkey, ping, pubkey, raw_capture, traffic_class, udp, udp_of_frame,
+                 veth, wait_until)
 from test_traffic import gateway, inner_packets, stream, tcp_pair
 
 
@@ -638,18 +639,107 @@ def the_local_sender_hears_that_there_is_no_way(sluice):
     check(c["egress_no_peer"] >= 3 and c["egress_no_endpoint"] >= 2, f"drops: {c}")
 
 
+IP_RECVERR, IPV6_RECVERR = 11, 25
+SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
+
+
+def unreachable_from(node, source, to):
+    """Sends a datagram from one address of the node to another and returns whom the ICMP error that its socket is told of came from."""
+    v6 = ":" in source
+    s = node.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(*((socket.IPPROTO_IPV6, IPV6_RECVERR) if v6 else (socket.IPPROTO_IP, IP_RECVERR)), 1)
+    with node:
+        scope = socket.if_nametoindex("wg0") if source.startswith("fe80") else 0
+        s.bind((source, 0, 0, scope) if v6 else (source, 0))
+        s.sendto(b"anyone?", (to, 9, 0, scope) if v6 else (to, 9))
+
+    def told():
+        try:
+            return s.recvmsg(1000, 1000, socket.MSG_ERRQUEUE)
+        except BlockingIOError:
+            return None
+
+    s.setblocking(False)
+    data, control, _, _ = wait_until(told, 2, f"an error at the socket that sends from {source} to {to}")
+    s.close()
+    equal(data, b"anyone?", "the packet quoted")
+    equal(len(control), 1, "errors")
+    # struct sock_extended_err, and the address of the host that the error came from
+    number, origin, kind, code = struct.unpack("=IBBB", control[0][2][:7])
+    equal((number, origin, kind, code), (errno.EHOSTUNREACH, *((SO_EE_ORIGIN_ICMP6, 1, 3) if v6 else (SO_EE_ORIGIN_ICMP, 3, 1))), "error")
+    offender = control[0][2][16:]
+    return socket.inet_ntop(socket.AF_INET6, offender[8:24]) if v6 else socket.inet_ntop(socket.AF_INET, offender[4:8])
+
+
+def alone(program):
+    """A gateway with routes into the tunnel, but no peer."""
+    a = Site(Node("alone"), program, ("10.0.0.1/24", "fd00::1/64", "fe80::1/64"))
+    for to in ("10.5.0.0/16", "fd05::/16"):
+        a.node.ip("route add", to, "dev wg0")
+    return a
+
+
+@case(ours=True)
+def an_unreachable_comes_from_an_address_of_the_gateway(sluice):
+    a = alone(sluice)
+    for source, to in (("10.0.0.1", "10.0.0.7"), ("10.0.0.1", "10.5.0.1"), ("fd00::1", "fd00::7"), ("fd00::1", "fd05::1"), ("fe80::1", "fe80::7")):
+        equal(unreachable_from(a.node, source, to), source, f"the error for {to} comes from")
+    # A host behind the gateway hears of it from the address that it knows the gateway by.
+    host = Node("host")
+    veth(a.node, "lan0", host, "eth0", ("192.168.7.1/24", "fd07::1/64"), ("192.168.7.2/24", "fd07::2/64"))
+    a.node.sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+    host.ip("route add default via 192.168.7.1")
+    host.ip("route add default via fd07::1")
+    equal(unreachable_from(host, "192.168.7.2", "10.5.0.1"), "192.168.7.1", "the IPv4 error comes from")
+    equal(unreachable_from(host, "fd07::2", "fd05::1"), "fd07::1", "the IPv6 error comes from")
+    equal(a.daemon.counter("unreachables_sent"), 7, "errors sent")
+    # Pings elsewhere do not pile up at sockets that nobody reads.
+    ping(host, "192.168.7.1", count=50, size=1400)
+    ping(host, "fd07::1", count=50, size=1400)
+    for name in ("raw", "raw6"):
+        waiting = [line.split()[4] for line in a.node.proc(f"net/{name}").splitlines()[1:]]
+        equal(waiting, ["00000000:00000000"], f"bytes that wait in net/{name}")
+
+
+@case(ours=True)
+def without_raw_sockets_an_unreachable_comes_from_the_destination(sluice):
+    confined = Program("sluice", "setpriv", ("--bounding-set", "-net_raw", sluice.path, *sluice.foreground), sluice.env)
+    a = alone(confined)
+    for source, to in (("10.0.0.1", "10.5.0.1"), ("fd00::1", "fd05::1")):
+        equal(unreachable_from(a.node, source, to), to, "the error comes from")
+    equal(a.daemon.output().count("CAP_NET_RAW"), 1, "lines that say so")
+
+
+@case(ours=True)
+def an_unreachable_never_leaves_the_namespace_of_its_sender(sluice):
+    """The raw sockets stay where the interface was made, where the sender's address may be another host's."""
+    a, there = alone(sluice), Node("there")
+    a.node.ip("addr add 10.0.0.1/32 dev lo")
+    heard = raw_capture(a.node, "lo")
+    a.node.ip(f"link set wg0 netns {there.pid}")
+    for address in ("10.0.0.1/24", "fd00::1/64"):
+        there.ip("addr add", address, "dev wg0", "nodad" if ":" in address else "")
+    there.ip("link set wg0 up")
+    # The gateway looks once a second whether an interface elsewhere is up, and answers nothing before.
+    wait_until(lambda: "Unreachable" in there.run("ping", "-n", "-c", "1", "-W", "1", "10.0.0.7", ok=False).stdout, 10, "an error over there")
+    for source, to in (("10.0.0.1", "10.0.0.7"), ("fd00::1", "fd00::7")):
+        equal(unreachable_from(there, source, to), to, "the error comes from")
+    equal(inner_packets(heard, 0.3), [], "packets in the gateway's own namespace")
+
+
 @case(ours=True)
 def unreachables_are_limited_in_rate(sluice):
     t = Tunnel(sluice, sluice, peers=False)
     t.n1.ip("route add 10.5.0.0/16 dev wg0")
-    inside = raw_capture(t.n1, "wg0")
+    inside = raw_capture(t.n1, "lo")  # where what a host sends to itself passes
     s = udp(t.n1)
     for i in range(20000):
         try:
             s.sendto(b"x", ("10.5.0.1", 9))
         except OSError:
             pass
-    errors = [p for p in inner_packets(inside, 0.5) if p[:1] == b"\x45" and p[9] == 1]
+    # Each is seen as it is sent and as it arrives.
+    errors = [p for p in inner_packets(inside, 0.5) if p[14:15] == b"\x45" and p[23] == 1][::2]
     check(1 <= len(errors) < 2000, f"{len(errors)} ICMP errors for 20,000 packets")
 
 

@@ -19,6 +19,7 @@
 
 #include "packets.h"
 #include "tun/coalesce.h"
+#include "tun/inner.h"
 #include "tun/split.h"
 
 #ifndef UDP_SEGMENT
@@ -594,6 +595,34 @@ Test(tun_device, gives_up_what_the_kernel_never_takes_and_asks_again_in_its_own_
 	deliver(q, &frame);
 	cr_assert_eq(k.writes, 1);
 	cr_assert_eq(atomic_load(&q->offloads), offloads);
+	tun_device_close(dev);
+}
+
+Test(tun_device, icmp_errors_come_from_this_machine)
+{
+	uint8_t error[1280], got[2000];
+	struct tun_queue *q;
+
+	open_configured(2);
+	cr_assert_eq(tun_device_icmp(dev), 0);
+	/* the way from this machine to itself */
+	struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	const int fd = udp_socket(LOCAL, 1000), icmp = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+	cr_assert_eq(ioctl(fd, SIOCSIFFLAGS, &up), 0);
+	udp_send(fd, REMOTE, 2000, "x", 1);
+	cr_assert_eq(receive(0) ? 1 : receive(1), 1);
+	const struct train_packet *p = &train.packet[0];
+	const unsigned len = inner_unreachable(train.data + p->offset, p->len, error, sizeof(error));
+	cr_assert_neq(len, 0);
+	q = tun_device_queue(dev, 1);
+	cr_assert(q->ops->send_error(q, error, len));
+	cr_assert_eq(recv(icmp, got, sizeof(got), MSG_DONTWAIT), len);
+	cr_assert_arr_eq(got + IP4_SRC, error + IP4_DST, 4, "the error comes from LOCAL");
+	/* What the kernel refuses on this way is not to be tried on another. */
+	memset(error + IP4_DST, 99, 4);
+	cr_assert(q->ops->send_error(q, error, len));
+	close(icmp);
+	close(fd);
 	tun_device_close(dev);
 }
 
