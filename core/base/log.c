@@ -34,27 +34,15 @@ static const char *const component_names[LOG_COMPONENTS] = {
 	[LOG_LINK] = "link",
 };
 
-/* The same as LOG_DIRECTIVES_DEFAULT says. */
-static const uint8_t default_levels[LOG_COMPONENTS] = {
-	[LOG_CORE] = LOG_LEVEL_INFO,
-	[LOG_HANDSHAKE] = LOG_LEVEL_WARN,
-	[LOG_PEER] = LOG_LEVEL_INFO,
-	[LOG_TUN] = LOG_LEVEL_INFO,
-	[LOG_UDP] = LOG_LEVEL_WARN,
-	[LOG_UAPI] = LOG_LEVEL_INFO,
-	[LOG_CRYPTO] = LOG_LEVEL_INFO,
-	[LOG_LINK] = LOG_LEVEL_INFO,
-};
-
 _Atomic uint8_t log_levels[LOG_COMPONENTS] = {
-	[LOG_CORE] = LOG_LEVEL_INFO,
-	[LOG_HANDSHAKE] = LOG_LEVEL_WARN,
-	[LOG_PEER] = LOG_LEVEL_INFO,
-	[LOG_TUN] = LOG_LEVEL_INFO,
-	[LOG_UDP] = LOG_LEVEL_WARN,
-	[LOG_UAPI] = LOG_LEVEL_INFO,
-	[LOG_CRYPTO] = LOG_LEVEL_INFO,
-	[LOG_LINK] = LOG_LEVEL_INFO,
+	[LOG_CORE] = LOG_LEVEL_DEFAULT,
+	[LOG_HANDSHAKE] = LOG_LEVEL_DEFAULT,
+	[LOG_PEER] = LOG_LEVEL_DEFAULT,
+	[LOG_TUN] = LOG_LEVEL_DEFAULT,
+	[LOG_UDP] = LOG_LEVEL_DEFAULT,
+	[LOG_UAPI] = LOG_LEVEL_DEFAULT,
+	[LOG_CRYPTO] = LOG_LEVEL_DEFAULT,
+	[LOG_LINK] = LOG_LEVEL_DEFAULT,
 };
 
 static _Atomic(enum log_format) current_format = LOG_FORMAT_HUMAN;
@@ -88,6 +76,7 @@ static void format_time(char *buf, size_t size, uint64_t realtime_ns);
 static int syslog_priority(enum log_level level);
 static uint64_t window_now(void);
 static void limit_list(struct log_limit *limit);
+static int find_level(const char *text, size_t len);
 static int find_name(const char *const *names, unsigned nr, const char *text, size_t len);
 
 void log_write(enum log_level level, enum log_component component, const char *fmt, ...)
@@ -260,10 +249,10 @@ static int parse_directives(
 				return -EINVAL;
 			}
 		}
-		level = find_name(level_names, LOG_LEVELS, level_text, level_len);
+		level = find_level(level_text, level_len);
 		if (level < 0) {
 			snprintf(error, LOG_ERROR_BYTES,
-				"\"%.*s\": no such level (off error warn info debug)", shown, part);
+				"\"%.*s\": no such level (off error warn info debug default)", shown, part);
 			return -EINVAL;
 		}
 		if (component < 0 ? bare >= 0 : named[component] >= 0) {
@@ -280,8 +269,11 @@ static int parse_directives(
 			break;
 	}
 
-	for (unsigned c = 0; c < LOG_COMPONENTS; c++)
-		levels[c] = (uint8_t)(named[c] >= 0 ? named[c] : bare >= 0 ? bare : default_levels[c]);
+	for (unsigned c = 0; c < LOG_COMPONENTS; c++) {
+		const uint8_t current = atomic_load_explicit(&log_levels[c], memory_order_relaxed);
+
+		levels[c] = (uint8_t)(named[c] >= 0 ? named[c] : bare >= 0 ? bare : current);
+	}
 	return 0;
 }
 
@@ -482,6 +474,15 @@ static void limit_list(struct log_limit *limit)
 	do
 		limit->next = head;
 	while (!atomic_compare_exchange_weak(&limits, &head, limit));
+}
+
+static int find_level(const char *text, size_t len)
+{
+	static const char *const default_name[] = {"default"};
+
+	if (find_name(default_name, 1, text, len) == 0)
+		return LOG_LEVEL_DEFAULT;
+	return find_name(level_names, LOG_LEVELS, text, len);
 }
 
 static int find_name(const char *const *names, unsigned nr, const char *text, size_t len)

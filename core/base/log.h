@@ -42,11 +42,9 @@ enum log_format {
 
 enum log_sink { LOG_SINK_STDERR, LOG_SINK_SYSLOG };
 
-/*
- * What applies before log_set_directives(): information from the rare parts, warnings from what every peer
- * keeps doing.
- */
-#define LOG_DIRECTIVES_DEFAULT "info,handshake=warn,udp=warn"
+/* What applies to every component before log_set_directives(), and what the level `default` stands for. */
+#define LOG_LEVEL_DEFAULT LOG_LEVEL_INFO
+#define LOG_DIRECTIVES_DEFAULT "info"
 #define LOG_ERROR_BYTES 160      /* room for an explanation of bad directives */
 #define LOG_DIRECTIVES_BYTES 160 /* room for log_get_directives() */
 
@@ -124,8 +122,8 @@ void log_stop(void);
 
 /*
  * Directives: levels separated by commas, `LEVEL` for every component that is not named and `COMPONENT=LEVEL`
- * for one; those left unnamed without a bare LEVEL get their default. Levels: off error warn info debug. All
- * or nothing: -EINVAL with an explanation in error that names the bad part. Any thread.
+ * for one; without a bare LEVEL those left unnamed stay as they are. Levels: off error warn info debug, and
+ * default. All or nothing: -EINVAL with an explanation in error that names the bad part. Any thread.
  */
 int log_set_directives(const char *directives, char error[LOG_ERROR_BYTES]) MUST_CHECK;
 /* The same check, without effect. */

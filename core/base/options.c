@@ -41,7 +41,7 @@ static const char help_text[] =
 	"      --aead NAME           cipher implementation: ipsec-mb, libcrypto or libsodium\n"
 	"                            (default: the fastest here)\n"
 	"      --mtu BYTES           MTU of the new interface, 68 to 65535 (default 1420)\n"
-	"      --log DIRECTIVES      log levels, such as info,crypto=debug,udp=off\n"
+	"      --log DIRECTIVES      log levels, such as warn,handshake=debug,udp=off\n"
 	"                            (default " LOG_DIRECTIVES_DEFAULT ")\n"
 	"      --log-format FORMAT   human or json (default human)\n"
 	"  -h, --help                print this and exit\n"
@@ -53,7 +53,7 @@ static const char help_text[] =
 	"      --watch               the same again and again until Ctrl-C (default: every second),\n"
 	"\n"
 	"its rates, the CPU use of each thread, and which stage limits. --json makes objects of it.\n"
-	"sluice log shows or changes the log levels.\n"
+	"sluice log shows or changes the log levels: only those that DIRECTIVES name; default resets all.\n"
 	"The manual page sluice(8) has the details.\n";
 
 /*

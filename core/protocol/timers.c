@@ -148,7 +148,7 @@ static void retransmit_handshake_expired(struct device *dev, struct peer *peer)
 	char name[PEER_NAME_BYTES];
 
 	if (peer->handshake_attempts + 1 >= REKEY_ATTEMPTS_MAX) {
-		log_at(LOG_LEVEL_INFO, LOG_HANDSHAKE,
+		log_limited(LOG_LEVEL_INFO, LOG_HANDSHAKE,
 			"%s: handshake did not complete after %u attempts, giving up", peer_name(peer, name),
 			REKEY_ATTEMPTS_MAX);
 		egress_purge_staged(dev, peer);

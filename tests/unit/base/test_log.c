@@ -61,17 +61,36 @@ Test(log, directives_set_named_and_unnamed_components)
 	expect_levels("off", "core=off,handshake=off,peer=off,tun=off,udp=off,uapi=off,crypto=off,link=off");
 }
 
-Test(log, components_without_directive_have_their_default)
+Test(log, components_without_directive_keep_their_level)
 {
 	char error[LOG_ERROR_BYTES], start[LOG_DIRECTIVES_BYTES];
 
 	log_get_directives(start);
-	expect_levels("debug", "core=debug,handshake=debug,peer=debug,tun=debug,udp=debug,uapi=debug,crypto="
-			       "debug,link=debug");
-	expect_levels("uapi=debug",
-		"core=info,handshake=warn,peer=info,tun=info,udp=warn,uapi=debug,crypto=info,link=info");
-	expect_levels(LOG_DIRECTIVES_DEFAULT, start);
 	cr_assert_eq(log_check_directives(start, error), 0, "what is shown can be set");
+	expect_levels("error,tun=off", "core=error,handshake=error,peer=error,tun=off,udp=error,uapi=error,"
+				       "crypto=error,link=error");
+	cr_assert_eq(log_check_directives("debug", error), 0, "a check has no effect");
+	expect_levels("handshake=debug", "core=error,handshake=debug,peer=error,tun=off,udp=error,uapi=error,"
+					 "crypto=error,link=error");
+	expect_levels("peer=warn,udp=info",
+		"core=error,handshake=debug,peer=warn,tun=off,udp=info,uapi=error,"
+		"crypto=error,link=error");
+}
+
+Test(log, default_resets_all_components_or_one)
+{
+	char start[LOG_DIRECTIVES_BYTES];
+
+	log_get_directives(start);
+	expect_levels("error,tun=off,udp=default", "core=error,handshake=error,peer=error,tun=off,udp=info,"
+						   "uapi=error,crypto=error,link=error");
+	expect_levels("tun=default", "core=error,handshake=error,peer=error,tun=info,udp=info,uapi=error,"
+				     "crypto=error,link=error");
+	expect_levels("default,uapi=debug",
+		"core=info,handshake=info,peer=info,tun=info,udp=info,uapi=debug,crypto=info,link=info");
+	expect_levels("default", start);
+	expect_levels("off", "core=off,handshake=off,peer=off,tun=off,udp=off,uapi=off,crypto=off,link=off");
+	expect_levels(LOG_DIRECTIVES_DEFAULT, start);
 }
 
 Test(log, bad_directives_are_named_and_change_nothing)
@@ -89,6 +108,8 @@ Test(log, bad_directives_are_named_and_change_nothing)
 		{"tun=", "\"tun=\": no such level"},
 		{"=info", "\"=info\": no such component"},
 		{"INFO", "\"INFO\": no such level"},
+		{"default,info", "\"info\": set twice"},
+		{"default=info", "\"default=info\": no such component"},
 	};
 	char error[LOG_ERROR_BYTES], before[LOG_DIRECTIVES_BYTES], after[LOG_DIRECTIVES_BYTES];
 

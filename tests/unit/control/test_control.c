@@ -427,8 +427,8 @@ Test(control, commands_speak_to_the_running_process)
 	cr_assert(strstr(logged, "uapi=debug"));
 	cr_assert_eq(run("stats nosuch"), 1);
 	cr_assert(strstr(logged, "no sluice serves nosuch"), "%s", logged);
-	expect_answer(
-		"log=loud\n\n", "error=\"loud\": no such level (off error warn info debug)\nerrno=-22\n\n");
+	expect_answer("log=loud\n\n",
+		"error=\"loud\": no such level (off error warn info debug default)\nerrno=-22\n\n");
 	stop_daemon();
 }
 
