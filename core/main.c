@@ -50,8 +50,10 @@ int main(int argc, char **argv)
 
 	if (open_standard_descriptors())
 		return EXIT_FAILURE; /* and nowhere to say why */
-	if (options_parse(&options, argc, argv, error))
+	if (options_parse(&options, argc, argv, error)) {
+		log_set_format(options_log_format(argc, argv));
 		return complain("%s", error);
+	}
 	switch (options.command) {
 	case OPTIONS_HELP:
 		return fputs(options_help(), stdout) < 0 || fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -65,6 +67,8 @@ int main(int argc, char **argv)
 		break;
 	}
 
+	log_set_format(options.log_format);
+	log_set_interface(options.ifname);
 	if (!options.foreground) {
 		status = go_to_background(&ready_fd);
 		if (status >= 0)
@@ -139,7 +143,6 @@ static int serve(const struct options *options, int ready_fd)
 
 	harden();
 	control_block_signals();
-	log_set_format(options->log_format);
 	if (ready_fd >= 0) {
 		snprintf(ident, sizeof(ident), "sluice-%s", options->ifname);
 		log_set_sink(LOG_SINK_SYSLOG, ident);
@@ -394,7 +397,7 @@ static void raise_limit(int resource)
 	setrlimit(resource, &limit);
 }
 
-/* One line on standard error. Returns the exit status of failure. */
+/* One line on standard error, in the format of the log. Returns the exit status of failure. */
 static int complain(const char *fmt, ...)
 {
 	char line[512];
@@ -403,6 +406,6 @@ static int complain(const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(line, sizeof(line), fmt, args);
 	va_end(args);
-	fprintf(stderr, "sluice: %s\n", line);
+	log_startup_error(line);
 	return EXIT_FAILURE;
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -18,6 +19,8 @@
 #include "ring/park.h"
 
 #define IDENT_BYTES 64
+/* A line as it is written: at worst JSON escapes each byte of the message to two. */
+#define LINE_BYTES (2 * LOG_MESSAGE_BYTES + 320)
 /* How long the end waits for a log whose reader hangs. */
 #define STOP_WAIT_NS NS_PER_SEC
 
@@ -47,6 +50,7 @@ _Atomic uint8_t log_levels[LOG_COMPONENTS] = {
 
 static _Atomic(enum log_format) current_format = LOG_FORMAT_HUMAN;
 static _Atomic(enum log_sink) current_sink = LOG_SINK_STDERR;
+static char interface[IFNAMSIZ];           /* "": not known yet; constant while threads run */
 static _Atomic(struct log_limit *) limits; /* push-only list */
 
 /* Of the thread `log`, from log_start() on. */
@@ -65,11 +69,10 @@ static void *writer_run(void *arg);
 static bool writer_finish(void);
 static void report_check(const char *text);
 static void say_lost(uint64_t lost);
-static void fill(struct log_line *line, enum log_level level, enum log_component component, const char *fmt,
-	va_list args) PRINTF_LIKE(4, 0);
+static void begin_line(struct log_line *line, enum log_level level, enum log_component component);
 static void write_line(const struct log_line *line);
-static void write_json(const struct log_line *line, const char *message);
-static void write_human(const struct log_line *line, const char *message);
+static size_t json_line(char text[LINE_BYTES], const struct log_line *line);
+static size_t human_line(char text[LINE_BYTES], const struct log_line *line, bool to_syslog);
 static void write_text(char *text, size_t len);
 static void sanitize(char *to, const char *text, size_t size);
 static void format_time(char *buf, size_t size, uint64_t realtime_ns);
@@ -88,8 +91,9 @@ void log_write(enum log_level level, enum log_component component, const char *f
 
 	/* A ring without room is one that the writer is at, so nobody needs to be woken. */
 	if (line) {
+		begin_line(line, level, component);
 		va_start(args, fmt);
-		fill(line, level, component, fmt, args);
+		vsnprintf(line->message, sizeof(line->message), fmt, args);
 		va_end(args);
 		if (queueing) {
 			log_ring_commit(line);
@@ -132,6 +136,23 @@ void log_stop(void)
 	atomic_store(&writer.queueing, false);
 }
 
+void log_startup_error(const char *message)
+{
+	struct log_line line;
+	char text[LINE_BYTES];
+	size_t len = 0;
+
+	if (atomic_load(&current_format) == LOG_FORMAT_JSON) {
+		begin_line(&line, LOG_LEVEL_ERROR, LOG_CORE);
+		snprintf(line.message, sizeof(line.message), "%s", message);
+		len = json_line(text, &line);
+	}
+	/* Also where there is no memory for an object, which may be what is wrong. */
+	if (!len)
+		len = (size_t)snprintf(text, sizeof(text) - 1, "sluice: %s", message);
+	write_text(text, MIN(len, sizeof(text) - 2));
+}
+
 bool log_limit_pass(struct log_limit *limit)
 {
 	uint64_t now = window_now();
@@ -166,6 +187,11 @@ void log_report_suppressed(void)
 void log_set_format(enum log_format format)
 {
 	atomic_store(&current_format, format);
+}
+
+void log_set_interface(const char *ifname)
+{
+	snprintf(interface, sizeof(interface), "%s", ifname);
 }
 
 void log_set_sink(enum log_sink sink, const char *ident)
@@ -344,8 +370,8 @@ static void say_lost(uint64_t lost)
 	write_line(&line);
 }
 
-static void fill(struct log_line *line, enum log_level level, enum log_component component, const char *fmt,
-	va_list args)
+/* All but the message. */
+static void begin_line(struct log_line *line, enum log_level level, enum log_component component)
 {
 	line->realtime_ns = clock_realtime_ns();
 	line->level = (uint8_t)level;
@@ -354,54 +380,62 @@ static void fill(struct log_line *line, enum log_level level, enum log_component
 	/* A system call, and only this format shows it. */
 	if (atomic_load_explicit(&current_format, memory_order_relaxed) == LOG_FORMAT_JSON)
 		pthread_getname_np(pthread_self(), line->thread, sizeof(line->thread));
-	vsnprintf(line->message, sizeof(line->message), fmt, args);
 }
 
 static void write_line(const struct log_line *line)
 {
-	char message[LOG_MESSAGE_BYTES];
+	const bool to_syslog = atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG;
+	char text[LINE_BYTES];
+	size_t len;
 
-	sanitize(message, line->message, sizeof(message));
 	if (atomic_load_explicit(&current_format, memory_order_relaxed) == LOG_FORMAT_JSON)
-		write_json(line, message);
+		len = json_line(text, line);
 	else
-		write_human(line, message);
+		len = human_line(text, line, to_syslog);
+	if (to_syslog)
+		syslog(syslog_priority(line->level), "%.*s", (int)len, text);
+	else if (len)
+		write_text(text, len);
 }
 
-static void write_json(const struct log_line *line, const char *message)
+/* Returns the length, which leaves room for the end of the line; 0 without memory. */
+static size_t json_line(char text[LINE_BYTES], const struct log_line *line)
 {
-	char ts[40], thread[LOG_THREAD_BYTES], text[2 * LOG_MESSAGE_BYTES + 256];
+	char ts[40], thread[LOG_THREAD_BYTES], message[LOG_MESSAGE_BYTES];
 	json_t *object;
 	size_t len;
 
 	format_time(ts, sizeof(ts), line->realtime_ns);
 	sanitize(thread, line->thread, sizeof(thread));
-	object = json_pack("{s:s, s:s, s:s, s:s, s:s}", "ts", ts, "level", level_names[line->level],
-		"component", component_names[line->component], "thread", thread, "message", message);
+	sanitize(message, line->message, sizeof(message));
+	/* Without a value s:s* leaves its member out. */
+	object = json_pack("{s:s, s:s, s:s*, s:s, s:s, s:s}", "ts", ts, "level", level_names[line->level],
+		"interface", *interface ? interface : NULL, "component", component_names[line->component],
+		"thread", thread, "message", message);
 	if (!object)
-		return;
-	len = json_dumpb(object, text, sizeof(text) - 2, JSON_COMPACT);
+		return 0;
+	len = json_dumpb(object, text, LINE_BYTES - 2, JSON_COMPACT);
 	json_decref(object);
-	CHECK(len <= sizeof(text) - 2); /* at worst each byte of the message is escaped to two */
-	if (atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG)
-		syslog(syslog_priority(line->level), "%.*s", (int)len, text);
-	else
-		write_text(text, len);
+	CHECK(len <= LINE_BYTES - 2);
+	return len;
 }
 
-static void write_human(const struct log_line *line, const char *message)
+/* Likewise. syslog has a time and a level of its own, and its identity names the interface. */
+static size_t human_line(char text[LINE_BYTES], const struct log_line *line, bool to_syslog)
 {
-	char ts[40], text[LOG_MESSAGE_BYTES + 128];
+	const char *component = component_names[line->component];
+	char ts[40], message[LOG_MESSAGE_BYTES];
 	int len;
 
-	if (atomic_load_explicit(&current_sink, memory_order_relaxed) == LOG_SINK_SYSLOG) {
-		syslog(syslog_priority(line->level), "%s: %s", component_names[line->component], message);
-		return;
+	sanitize(message, line->message, sizeof(message));
+	if (to_syslog) {
+		len = snprintf(text, LINE_BYTES - 1, "%s: %s", component, message);
+	} else {
+		format_time(ts, sizeof(ts), line->realtime_ns);
+		len = snprintf(text, LINE_BYTES - 1, "%s %-5s %s%s%s: %s", ts, level_names[line->level],
+			interface, *interface ? " " : "", component, message);
 	}
-	format_time(ts, sizeof(ts), line->realtime_ns);
-	len = snprintf(text, sizeof(text) - 1, "%s %-5s %s: %s", ts, level_names[line->level],
-		component_names[line->component], message);
-	write_text(text, MIN((size_t)len, sizeof(text) - 2));
+	return (size_t)len; /* always shorter than LINE_BYTES */
 }
 
 /* text has room for one more byte. */

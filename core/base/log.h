@@ -36,8 +36,8 @@ enum log_component {
 };
 
 enum log_format {
-	LOG_FORMAT_HUMAN, /* 2026-11-20T18:47:48.123456Z info  core: message */
-	LOG_FORMAT_JSON /* {"ts":"...","level":"info","component":"core","thread":"crypto","message":"..."} */
+	LOG_FORMAT_HUMAN, /* 2026-11-20T18:47:48.123456Z info  wg0 core: message */
+	LOG_FORMAT_JSON   /* an object with ts, level, interface, component, thread and message */
 };
 
 enum log_sink { LOG_SINK_STDERR, LOG_SINK_SYSLOG };
@@ -109,8 +109,16 @@ void log_report_suppressed(void);
 
 /* Control thread, before other threads log. */
 void log_set_format(enum log_format format);
+/* What lines say the interface is: they name none before. Copied. Control thread, before other threads log. */
+void log_set_interface(const char *ifname);
 /* ident: program and interface for syslog, copied. Control thread, before other threads log. */
 void log_set_sink(enum log_sink sink, const char *ident);
+
+/*
+ * Control thread. What keeps the program from starting: one line on standard error wherever the log goes and
+ * whatever the levels are, `sluice: MESSAGE` or an object like those of the log.
+ */
+void log_startup_error(const char *message);
 
 /* Control thread, before other threads log. Starts the log thread. -errno when there can be none. */
 int log_start(void) MUST_CHECK;

@@ -13,6 +13,11 @@
 
 enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON, OPT_WATCH, OPT_INTERVAL };
 
+/* With '-' first each word that is no option comes in its turn, as OPT_WORD, and argv keeps its order. */
+static const char short_options[] = "-:fhV";
+#define OPT_WORD 1
+/* A command, its name, its argument, and the first that is too many. */
+#define WORDS_MAX 4
 static const struct option long_options[] = {
 	{"foreground", no_argument, NULL, 'f'},
 	{"tun-threads", required_argument, NULL, OPT_TUN_THREADS},
@@ -90,6 +95,7 @@ static int parse_ifname(struct options *o, const char *name, char *error);
 static int parse_number(unsigned *out, const char *text, unsigned min, unsigned max);
 static int parse_milliseconds(unsigned *out, const char *text, unsigned min, unsigned max);
 static int parse_aead(const struct aead_backend **out, const char *name, char *error);
+static int parse_log_format(enum log_format *out, const char *name);
 static const char *environment_log(void);
 static int check_cpu(char *error);
 static int fail(char *error, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -107,18 +113,15 @@ int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS
 		.log = environment_log(),
 	};
 	int option, err, nr = 0;
-	char **words = argv + 1;
+	char *words[WORDS_MAX];
 	bool first_is_name;
 
 	opterr = 0;
 	optind = 0; /* makes glibc start afresh: tests parse many times in a process */
-	/*
-	 * With '-' each word comes in its turn, as an option of the number 1. Words are moved to the front of argv,
-	 * over what has been read already.
-	 */
-	while ((option = getopt_long(argc, argv, "-:fhV", long_options, NULL)) != -1) {
-		if (option == 1) {
-			words[nr++] = optarg;
+	while ((option = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
+		if (option == OPT_WORD) {
+			if (nr < WORDS_MAX)
+				words[nr++] = optarg;
 			continue;
 		}
 		err = parse_option(&o, &seen, option, argv, error);
@@ -131,7 +134,7 @@ int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS
 	}
 	/* Only "--" ends the options before the end of argv. */
 	first_is_name = nr == 0 && optind < argc;
-	while (optind < argc)
+	while (optind < argc && nr < WORDS_MAX)
 		words[nr++] = argv[optind++];
 	err = parse_words(&o, &seen, words, nr, first_is_name, error);
 	if (!err && o.command == OPTIONS_RUN)
@@ -140,6 +143,20 @@ int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS
 		return err;
 	*out = o;
 	return 0;
+}
+
+enum log_format options_log_format(int argc, char **argv)
+{
+	enum log_format format = LOG_FORMAT_HUMAN;
+	int option;
+
+	opterr = 0;
+	optind = 0; /* makes glibc start afresh */
+	while ((option = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
+		if (option == OPT_LOG_FORMAT)
+			IGNORE_RESULT("options_parse() complains of it", parse_log_format(&format, optarg));
+	}
+	return format;
 }
 
 const char *options_help(void)
@@ -232,11 +249,7 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 		o->log = optarg;
 		return 0;
 	case OPT_LOG_FORMAT:
-		if (strcmp(optarg, "human") == 0)
-			o->log_format = LOG_FORMAT_HUMAN;
-		else if (strcmp(optarg, "json") == 0)
-			o->log_format = LOG_FORMAT_JSON;
-		else
+		if (parse_log_format(&o->log_format, optarg))
 			return fail(error, "--log-format %.32s: give human or json", optarg);
 		return 0;
 	default:
@@ -364,6 +377,17 @@ static int parse_aead(const struct aead_backend **out, const char *name, char *e
 		used += (size_t)snprintf(error + used, OPTIONS_ERROR_BYTES - used, "%s %s", i ? "," : "",
 			aead_backends[i]->name);
 	return -EINVAL;
+}
+
+static int parse_log_format(enum log_format *out, const char *name)
+{
+	if (strcmp(name, "human") == 0)
+		*out = LOG_FORMAT_HUMAN;
+	else if (strcmp(name, "json") == 0)
+		*out = LOG_FORMAT_JSON;
+	else
+		return -EINVAL;
+	return 0;
 }
 
 /*

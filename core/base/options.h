@@ -44,6 +44,11 @@ struct options {
  * line, without the program's name, that says what is wrong and what would be right.
  */
 int options_parse(struct options *out, int argc, char **argv, char error[OPTIONS_ERROR_BYTES]) MUST_CHECK;
+/*
+ * The format of the log as far as the command line tells it, whatever else is wrong with that: for what
+ * options_parse() complains of. The last --log-format that is valid counts.
+ */
+enum log_format options_log_format(int argc, char **argv);
 /* What --help prints. */
 const char *options_help(void);
 /* Whether the kernel and a path in the file system both take this as an interface name. */

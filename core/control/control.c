@@ -49,6 +49,7 @@ static void directory_ready(void *arg, struct event_source *source);
 static int watch_link(struct control *c);
 static void link_ready(void *arg, struct event_source *source);
 static void link_up(void *arg);
+static void say_listening(const struct control *c);
 static void link_down(void *arg);
 static void link_mtu(void *arg, uint32_t mtu);
 static void link_gone(void *arg);
@@ -300,7 +301,12 @@ static void link_up(void *arg)
 			"it down and up again",
 			c->params.ifname, c->config.listen_port, strerror(-err));
 	else
-		log_info(LOG_UDP, "listening on port %u", c->config.listen_port);
+		say_listening(c);
+}
+
+static void say_listening(const struct control *c)
+{
+	log_info(LOG_UDP, "listening on port %u", c->config.listen_port);
 }
 
 static void link_down(void *arg)
@@ -371,8 +377,12 @@ static void report_lock_error(struct control *c)
 static int backend_set(void *ctx, struct config_set *set)
 {
 	struct control *c = ctx;
+	const bool was_listening = c->config.sockets;
+	const uint16_t old_port = c->config.listen_port;
 	int err = config_apply(&c->config, set);
 
+	if (c->config.sockets && !(was_listening && c->config.listen_port == old_port))
+		say_listening(c);
 	if (!err)
 		log_debug(LOG_UAPI, "configuration applied, %u peer sections", set->nr_peers);
 	/* Routes depend on the mark. */

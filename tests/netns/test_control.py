@@ -503,6 +503,7 @@ def refused(sluice, node, *args, contains="", env=None, prefix=()):
     check(p.returncode != 0, f"{args}: exit status 0")
     lines = p.stdout.strip().splitlines()
     check(len(lines) == 1 and contains.lower() in lines[0].lower(), f"{args}: wanted one line with {contains!r}, got:\n{p.stdout}")
+    return lines[0]
 
 
 @case(ours=True)
@@ -517,6 +518,11 @@ def bad_arguments_give_one_line(sluice):
                        (("help",), "--help"), (("version",), "--version"), (("Stats",), "sluice stats IFNAME"), (("LOG", "wg0"), "sluice log IFNAME")):
         refused(sluice, node, *args, contains=word)
     equal(node.out("ls", "/run/wireguard").split(), [], "sockets left")
+    # In the format that was asked for, even where something before that is wrong.
+    for args, word in ((("--nonsense", "--log-format", "json", "wg0"), "nonsense"), (("-f", "--log-format=json", "wg0", "wg1"), "wg1"),
+                       (("--log-format", "json", "--log", "loud", "wg0"), "loud")):
+        message = json.loads(refused(sluice, node, *args, contains=word))
+        check(message["level"] == "error" and word in message["message"], f"{args}: {message}")
     help_text = node.out(sluice.path, "--help")
     for option in ("--foreground", "--tun-threads", "--aead", "--mtu", "--log", "--log-format", "--version"):
         check(option in help_text, f"--help does not explain {option}")
@@ -530,6 +536,12 @@ def a_taken_name_is_refused(sluice):
     if sluice.is_sluice:
         refused(sluice, s.node, "-f", "wg0", contains="wg0")
         refused(sluice, s.node, "wg0", contains="wg0")
+        for foreground in (("-f",), ()):
+            message = json.loads(refused(sluice, s.node, *foreground, "--log-format", "json", "wg0", contains="wg0"))
+            equal((message["level"], message["interface"]), ("error", "wg0"), "level and interface")
+        manual = open(os.path.join(os.path.dirname(__file__), "../../core/sluice.8")).read()
+        line = re.search(r"^# (sluice -f .*--log-format json .*\| jq .*)$", manual, re.M)[1].replace("sluice", sluice.path, 1)
+        check("wg0 is served already" in s.node.sh(line).stdout, f"{line}: the error does not come out")
         s.node.ip("link add name dummy7 type veth peer name dummy8")
         refused(sluice, s.node, "-f", "dummy7", contains="dummy7")
         check(s.node.has_link("dummy7"), "the interface of someone else is gone")
@@ -666,7 +678,7 @@ def log_levels_and_formats(sluice):
     s.ip("link set wg0 up")
     wait_until(lambda: d.output().count("\n") >= 2, 3, "log lines")
     for line in d.output().splitlines():
-        check(isinstance(json.loads(line), dict), f"not an object: {line}")
+        equal(json.loads(line)["interface"], "wg0", line)
     node.run(sluice.path, "log", "wg0", "off")
     before = d.output()
     d.set("fwmark 5")

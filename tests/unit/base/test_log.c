@@ -216,6 +216,50 @@ Test(log, json_line_is_one_object)
 	json_decref(object);
 }
 
+Test(log, lines_name_the_interface_once_it_is_known)
+{
+	json_t *object;
+
+	capture();
+	log_info(LOG_UDP, "first");
+	cr_assert(strstr(taken(), " info  udp: first\n"));
+	log_set_interface("wg0");
+	log_info(LOG_UDP, "second");
+	cr_assert(strstr(taken(), " info  wg0 udp: second\n"));
+	log_set_format(LOG_FORMAT_JSON);
+	log_set_interface("w\"g\\0");
+	log_info(LOG_UDP, "third");
+	object = json_loads(taken(), JSON_REJECT_DUPLICATES, NULL);
+	cr_assert(object);
+	cr_assert_str_eq(json_string_value(json_object_get(object, "interface")), "w\"g\\0");
+	cr_assert_str_eq(json_string_value(json_object_get(object, "message")), "third");
+	json_decref(object);
+}
+
+Test(log, startup_error_follows_the_format_and_no_level)
+{
+	const char *level, *component, *thread, *message, *ts;
+	char error[LOG_ERROR_BYTES];
+	json_t *object;
+
+	capture();
+	log_set_sink(LOG_SINK_SYSLOG, "test");
+	cr_assert_eq(log_set_directives("off", error), 0);
+	log_startup_error("no \"such\" thing");
+	cr_assert_str_eq(taken(), "sluice: no \"such\" thing\n");
+	log_set_format(LOG_FORMAT_JSON);
+	log_startup_error("no \"such\" thing\n");
+	object = json_loads(taken(), JSON_REJECT_DUPLICATES, NULL);
+	cr_assert(object);
+	cr_assert_eq(json_unpack(object, "{s:s, s:s, s:s, s:s, s:s !}", "ts", &ts, "level", &level,
+			     "component", &component, "thread", &thread, "message", &message),
+		0);
+	cr_assert_str_eq(level, "error");
+	cr_assert_str_eq(component, "core");
+	cr_assert_str_eq(message, "no \"such\" thing?");
+	json_decref(object);
+}
+
 static void network_event(unsigned i)
 {
 	log_limited(LOG_LEVEL_WARN, LOG_CORE, "event %u", i);

@@ -7,17 +7,24 @@
 
 static char error[OPTIONS_ERROR_BYTES];
 
-/* Parses a command line of words separated by single blanks. */
-static int parse(struct options *o, const char *line)
+/* Words separated by single blanks, after the name of the program. Returns how many there are. */
+static int split(char *argv[32], const char *line)
 {
 	static char copy[512];
-	char *argv[32];
 	int argc = 0;
 
 	snprintf(copy, sizeof(copy), "sluice %s", line);
 	for (char *word = strtok(copy, " "); word; word = strtok(NULL, " "))
 		argv[argc++] = word;
 	argv[argc] = NULL;
+	return argc;
+}
+
+static int parse(struct options *o, const char *line)
+{
+	char *argv[32];
+	int argc = split(argv, line);
+
 	*error = '\0';
 	return options_parse(o, argc, argv, error);
 }
@@ -279,6 +286,28 @@ Test(options, names_that_only_begin_like_a_command_are_taken)
 		cr_assert_eq(parse(&o, names[i]), 0, "%s", error);
 		cr_assert_eq(o.command, OPTIONS_RUN);
 		cr_assert_str_eq(o.ifname, names[i]);
+	}
+}
+
+Test(options, format_of_the_log_is_known_whatever_else_is_wrong)
+{
+	static const char *const json[] = {"--log-format json wg0 --bogus", "--bogus --log-format=json wg0",
+		"wg0 wg1 --log-format json", "--mtu 0 --log-form json", "-x --log-format json --log loud wg0",
+		"--log-format xml --log-format json", "--log-format json wg0 --mtu"};
+	static const char *const human[] = {"", "--bogus", "--log-format xml wg0", "--log-format",
+		"wg0 --log-format json --log-format human -x", "-x -- --log-format json"};
+	struct options o;
+	char *argv[32];
+
+	for (unsigned i = 0; i < ARRAY_LEN(json) + ARRAY_LEN(human); i++) {
+		const bool is_json = i < ARRAY_LEN(json);
+		const char *line = is_json ? json[i] : human[i - ARRAY_LEN(json)];
+		int argc = split(argv, line);
+
+		/* Asked after the parser has stopped at an error, and may have reordered the words. */
+		cr_assert_eq(options_parse(&o, argc, argv, error), -EINVAL, "accepted: %s", line);
+		cr_assert_eq(options_log_format(argc, argv), is_json ? LOG_FORMAT_JSON : LOG_FORMAT_HUMAN,
+			"%s", line);
 	}
 }
 

@@ -434,12 +434,15 @@ Test(control, commands_speak_to_the_running_process)
 
 Test(control, port_follows_the_state_of_the_interface)
 {
-	start_daemon("--log=info");
+	start_daemon("--log=default");
 	expect_answer("set=1\nlisten_port=7777\n\n", "errno=0\n\n");
 	cr_assert_neq(system("ss -Hlun | grep -q :7777"), 0);
 	cr_assert_eq(system("ip link set wgt up"), 0);
 	expect_logged("listening on port 7777");
 	cr_assert_eq(system("ss -Hlun | grep -q :7777"), 0);
+	expect_answer("set=1\nlisten_port=7779\n\n", "errno=0\n\n");
+	expect_logged("info  wgt udp: listening on port 7779");
+	expect_answer("set=1\nlisten_port=7777\n\n", "errno=0\n\n");
 	cr_assert_eq(system("ip link set wgt mtu 1300"), 0);
 	expect_logged("MTU is 1300");
 	cr_assert_eq(system("ip link set wgt down"), 0);
@@ -460,6 +463,7 @@ Test(control, busy_port_leaves_the_interface_up_until_another_is_set)
 	expect_logged("cannot use UDP port 7777");
 	expect_answer("set=1\nlisten_port=7777\n\n", "errno=-98\n\n");
 	expect_answer("set=1\nlisten_port=7778\n\n", "errno=0\n\n");
+	expect_logged("listening on port 7778");
 	cr_assert_eq(system("ss -Hlun | grep -q :7778"), 0);
 	close(fd);
 	stop_daemon();
