@@ -161,11 +161,11 @@ bool log_limit_pass(struct log_limit *limit)
 	/* Two threads may both open a new window; the loser of the exchange just counts in it. */
 	if (window != now && atomic_compare_exchange_strong(&limit->window, &window, now))
 		atomic_store(&limit->passed, 0);
-	if (atomic_fetch_add(&limit->passed, 1) < LOG_LIMIT_BURST)
+	/* In a flood the load alone decides: passed stops growing, so it never wraps into a second burst. */
+	if (atomic_load_explicit(&limit->passed, memory_order_relaxed) < LOG_LIMIT_BURST &&
+		atomic_fetch_add(&limit->passed, 1) < LOG_LIMIT_BURST)
 		return true;
-	/* Keeps the count of a long flood from wrapping into a second burst. */
-	atomic_store(&limit->passed, LOG_LIMIT_BURST);
-	atomic_fetch_add(&limit->suppressed, 1);
+	atomic_fetch_add_explicit(&limit->suppressed, 1, memory_order_relaxed);
 	limit_list(limit);
 	return false;
 }
@@ -490,10 +490,13 @@ static int syslog_priority(enum log_level level)
 	return priorities[level];
 }
 
-/* Counted from 1, so that a zeroed limit is in no window yet. */
+/* Counted from 1, so that a zeroed limit is in no window yet. By the cheapest clock: each line of a flood asks. */
 static uint64_t window_now(void)
 {
-	return park_clock_ns() / LOG_LIMIT_WINDOW_NS + 1;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return ((uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec) / LOG_LIMIT_WINDOW_NS + 1;
 }
 
 /* Call sites are static, so the list needs no removal. */

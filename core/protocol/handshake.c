@@ -18,7 +18,10 @@ static int begin_session(struct device *dev, struct peer *peer);
 static void completed(struct device *dev, struct peer *peer);
 static void received_from(struct device *dev, struct peer *peer, const struct handshake_message *msg);
 static void drop_handshake_session(struct device *dev, struct peer *peer);
-static void drop_rejected(struct device *dev, const struct handshake_message *msg, int err);
+static enum drop_reason reason_of(int err);
+static void reject(struct device *dev, const struct handshake_message *msg, const struct peer *peer,
+	enum drop_reason why);
+static const char *message_name(const struct handshake_message *msg);
 static void next_timestamp(const struct device *dev, struct peer *peer, uint8_t out[WIRE_TIMESTAMP_BYTES]);
 
 void handshake_receive(struct device *dev, const struct handshake_message *msg, unsigned backlog)
@@ -121,19 +124,20 @@ static void receive_initiation(struct device *dev, const struct handshake_messag
 
 	int err = noise_initiation_open(&open, &dev->identity, initiation);
 	if (err) {
-		drop_rejected(dev, msg, err);
+		reject(dev, msg, NULL, reason_of(err));
 		goto out;
 	}
 	peer = device_find_peer(dev, open.remote_static);
 	if (!peer) {
 		drop(dev->drops, DROP_HANDSHAKE_UNKNOWN_PEER, 1);
-		log_limited(LOG_LEVEL_INFO, LOG_HANDSHAKE, "initiation from %s is from no peer of ours",
-			endpoint_format(&msg->from, from));
+		log_limited(LOG_LEVEL_INFO, LOG_HANDSHAKE,
+			"initiation from %s refused: %s is no peer of ours",
+			endpoint_format(&msg->from, from), peer_key_name(open.remote_static, name));
 		goto out;
 	}
 	err = noise_initiation_accept(&peer->handshake, &dev->identity, &open, initiation, dev->now_ns);
 	if (err) {
-		drop_rejected(dev, msg, err);
+		reject(dev, msg, peer, reason_of(err));
 		goto out;
 	}
 	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received handshake initiation from %s",
@@ -153,13 +157,13 @@ static void receive_response(struct device *dev, const struct handshake_message 
 
 	/* A late or repeated one finds the session retired, or with keys already. */
 	if (!session || session->peer->handshake_session != session) {
-		drop(dev->drops, DROP_HANDSHAKE_UNEXPECTED, 1);
+		reject(dev, msg, NULL, DROP_HANDSHAKE_UNEXPECTED);
 		return;
 	}
 	struct peer *peer = session->peer;
 	const int err = noise_response_consume(&peer->handshake, &dev->identity, response);
 	if (err) {
-		drop_rejected(dev, msg, err);
+		reject(dev, msg, peer, reason_of(err));
 		return;
 	}
 	log_at(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s: received handshake response from %s",
@@ -180,7 +184,7 @@ static void receive_cookie(struct device *dev, const struct handshake_message *m
 	char name[PEER_NAME_BYTES];
 
 	if (!session || cookie_jar_consume(&session->peer->cookie_jar, cookie, dev->now_ns)) {
-		drop(dev->drops, DROP_HANDSHAKE_UNEXPECTED, 1);
+		reject(dev, msg, NULL, DROP_HANDSHAKE_UNEXPECTED);
 		return;
 	}
 	/* It goes into the initiation that the retransmit timer will send. Endpoint and timers stay: a cookie
@@ -200,14 +204,14 @@ static bool admit(struct device *dev, const struct handshake_message *msg, unsig
 	switch (cookie_checker_verify(
 		&dev->cookie_checker, msg->data, msg->len, source, source_len, under_load, dev->now_ns)) {
 	case COOKIE_BAD_MAC1:
-		drop(dev->drops, DROP_HANDSHAKE_BAD_MAC1, 1);
+		reject(dev, msg, NULL, DROP_HANDSHAKE_BAD_MAC1);
 		return false;
 	case COOKIE_MAC1_ONLY:
 		if (crowded)
 			dev->under_load_until_ns = dev->now_ns + HANDSHAKE_LOAD_STICKY_NS;
 		if (!under_load)
 			return true;
-		drop(dev->drops, DROP_HANDSHAKE_UNDER_LOAD, 1);
+		reject(dev, msg, NULL, DROP_HANDSHAKE_UNDER_LOAD);
 		send_cookie(dev, msg, source, source_len);
 		return false;
 	case COOKIE_MAC2_VALID:
@@ -215,7 +219,7 @@ static bool admit(struct device *dev, const struct handshake_message *msg, unsig
 			dev->under_load_until_ns = dev->now_ns + HANDSHAKE_LOAD_STICKY_NS;
 		if (!under_load || ratelimiter_allow(&dev->ratelimiter, &msg->from, dev->now_ns))
 			return true;
-		drop(dev->drops, DROP_HANDSHAKE_RATE_LIMITED, 1);
+		reject(dev, msg, NULL, DROP_HANDSHAKE_RATE_LIMITED);
 		return false;
 	}
 	return false;
@@ -324,20 +328,56 @@ static void drop_handshake_session(struct device *dev, struct peer *peer)
 	peer->handshake_session = NULL;
 }
 
-static void drop_rejected(struct device *dev, const struct handshake_message *msg, int err)
+/* Of what crypto/noise.h returns for a message that it does not accept. */
+static enum drop_reason reason_of(int err)
 {
-	char from[ENDPOINT_STRLEN];
-	enum drop_reason why = DROP_HANDSHAKE_BAD_CRYPTO;
+	switch (err) {
+	case -EALREADY:
+		return DROP_HANDSHAKE_REPLAY;
+	case -EBUSY:
+		return DROP_HANDSHAKE_FLOOD;
+	case -EINVAL:
+		return DROP_HANDSHAKE_UNEXPECTED;
+	default:
+		return DROP_HANDSHAKE_BAD_CRYPTO;
+	}
+}
 
-	if (err == -EALREADY)
-		why = DROP_HANDSHAKE_REPLAY;
-	else if (err == -EBUSY)
-		why = DROP_HANDSHAKE_FLOOD;
-	else if (err == -EINVAL)
-		why = DROP_HANDSHAKE_UNEXPECTED;
+/*
+ * Drops msg and logs why; peer is NULL while it is not known. Wrong keys are the operator's to mend, so they
+ * have a line of their own each, which a flood of the other kinds cannot suppress.
+ */
+static void reject(struct device *dev, const struct handshake_message *msg, const struct peer *peer,
+	enum drop_reason why)
+{
+	char name[PEER_NAME_BYTES], from[ENDPOINT_STRLEN];
+
 	drop(dev->drops, why, 1);
-	log_limited(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "handshake message from %s: %s",
-		endpoint_format(&msg->from, from), drop_text(why));
+	if (why == DROP_HANDSHAKE_BAD_MAC1)
+		log_limited(LOG_LEVEL_INFO, LOG_HANDSHAKE,
+			"%s from %s refused: not made for our public key (bad mac1)", message_name(msg),
+			endpoint_format(&msg->from, from));
+	else if (why == DROP_HANDSHAKE_BAD_CRYPTO)
+		log_limited(LOG_LEVEL_INFO, LOG_HANDSHAKE,
+			"%s%s%s from %s refused: %s; compare keys and preshared keys of both ends",
+			peer ? peer_name(peer, name) : "", peer ? ": " : "", message_name(msg),
+			endpoint_format(&msg->from, from), drop_text(why));
+	else
+		log_limited(LOG_LEVEL_DEBUG, LOG_HANDSHAKE, "%s%s%s from %s refused: %s",
+			peer ? peer_name(peer, name) : "", peer ? ": " : "", message_name(msg),
+			endpoint_format(&msg->from, from), drop_text(why));
+}
+
+static const char *message_name(const struct handshake_message *msg)
+{
+	switch (wire_classify(msg->data, msg->len)) {
+	case WIRE_INITIATION:
+		return "initiation";
+	case WIRE_RESPONSE:
+		return "response";
+	default:
+		return "cookie reply";
+	}
 }
 
 /*

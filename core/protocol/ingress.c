@@ -1,9 +1,11 @@
 #include "core/protocol/ingress.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "core/base/log.h"
 #include "crypto/wire.h"
 #include "tun/inner.h"
 
@@ -19,8 +21,10 @@ static struct keypair *usable_keypair(
 static void receive_run(struct ingress *in, struct ingress_view *view, unsigned from, unsigned nr,
 	const struct session *session, struct keypair *k, uint64_t now_ns);
 static void receive_packet(
-	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn);
+	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, const struct udp_rx_msg *msg);
 static bool source_allowed(struct ingress *in, const struct peer *peer, const uint8_t *packet);
+static void log_bad_tag(const struct peer *peer, const struct endpoint *from);
+static void log_not_allowed(const struct peer *peer, const struct endpoint *from, const uint8_t *packet);
 static void note_roamed(struct ingress *in, struct peer *peer, uint32_t index, const struct endpoint *from);
 static void note_confirmed(struct ingress *in, struct keypair *k);
 static void note_received(
@@ -140,6 +144,7 @@ static void receive_run(struct ingress *in, struct ingress_view *view, unsigned 
 
 		if (unlikely(!seg->ok)) {
 			drop(in->drops, DROP_INGRESS_BAD_TAG, 1);
+			log_bad_tag(peer, &msg->from);
 			continue;
 		}
 		if (unlikely(!replay_accept(&k->replay, seg->counter))) {
@@ -160,7 +165,7 @@ static void receive_run(struct ingress *in, struct ingress_view *view, unsigned 
 			continue;
 		}
 		data = true;
-		receive_packet(in, peer, seg->data, len, msg->ecn);
+		receive_packet(in, peer, seg->data, len, msg);
 	}
 	if (any) {
 		atomic_store_explicit(&peer->rx_bytes,
@@ -172,7 +177,7 @@ static void receive_run(struct ingress *in, struct ingress_view *view, unsigned 
 }
 
 static void receive_packet(
-	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, uint8_t outer_ecn)
+	struct ingress *in, struct peer *peer, uint8_t *packet, uint32_t len, const struct udp_rx_msg *msg)
 {
 	uint32_t ip_len;
 
@@ -182,9 +187,10 @@ static void receive_packet(
 	}
 	if (unlikely(!source_allowed(in, peer, packet))) {
 		drop(in->drops, DROP_INGRESS_NOT_ALLOWED, 1);
+		log_not_allowed(peer, &msg->from, packet);
 		return;
 	}
-	if (unlikely(outer_ecn != 0) && inner_ecn_decapsulate(packet, outer_ecn)) {
+	if (unlikely(msg->ecn != 0) && inner_ecn_decapsulate(packet, msg->ecn)) {
 		drop(in->drops, DROP_INGRESS_ECN, 1);
 		return;
 	}
@@ -210,6 +216,27 @@ static bool source_allowed(struct ingress *in, const struct peer *peer, const ui
 	in->allowed_version = version;
 	memcpy(in->allowed_src, src, len);
 	return true;
+}
+
+/* Not the peer's doing, as far as anybody can tell: the address is what the datagram says. */
+static void log_bad_tag(const struct peer *peer, const struct endpoint *from)
+{
+	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN];
+
+	log_limited(LOG_LEVEL_DEBUG, LOG_PEER, "%s: data message from %s refused: it does not authenticate",
+		peer_name(peer, name), endpoint_format(from, text));
+}
+
+/* Authenticated, so one of the two ends has the wrong addresses: the operator's to mend. */
+static void log_not_allowed(const struct peer *peer, const struct endpoint *from, const uint8_t *packet)
+{
+	char name[PEER_NAME_BYTES], text[ENDPOINT_STRLEN], source[INET6_ADDRSTRLEN];
+
+	log_limited(LOG_LEVEL_INFO, LOG_PEER,
+		"%s: packet from %s refused: its inner source %s is not in the allowed IPs of this peer",
+		peer_name(peer, name), endpoint_format(from, text),
+		inet_ntop(inner_version(packet) == 4 ? AF_INET : AF_INET6, inner_src(packet), source,
+			sizeof(source)));
 }
 
 /*

@@ -38,10 +38,15 @@ void peer_free(struct peer *peer)
 
 const char *peer_name(const struct peer *peer, char *buf)
 {
+	return peer_key_name(peer->public_key, buf);
+}
+
+const char *peer_key_name(const uint8_t public_key[NOISE_KEY_BYTES], char *buf)
+{
 	char base64[sodium_base64_ENCODED_LEN(NOISE_KEY_BYTES, sodium_base64_VARIANT_ORIGINAL)];
 
-	sodium_bin2base64(base64, sizeof(base64), peer->public_key, sizeof(peer->public_key),
-		sodium_base64_VARIANT_ORIGINAL);
+	sodium_bin2base64(
+		base64, sizeof(base64), public_key, NOISE_KEY_BYTES, sodium_base64_VARIANT_ORIGINAL);
 	/* The last character is always '=': it names nobody. */
 	snprintf(buf, PEER_NAME_BYTES, "peer(%.4s...%.4s)", base64, base64 + 39);
 	return buf;

@@ -117,6 +117,8 @@ void peer_free(struct peer *peer);
 /* "peer(abcd...wxyz)" for logs: the first and last four characters of the base64 key. buf holds
  * PEER_NAME_BYTES. Returns buf. */
 const char *peer_name(const struct peer *peer, char *buf);
+/* The same of a public key that may be no peer's. */
+const char *peer_key_name(const uint8_t public_key[NOISE_KEY_BYTES], char *buf);
 
 /* ---- state holder ---- */
 

@@ -4,13 +4,14 @@ import base64
 import hashlib
 import os
 import random
+import re
 import socket
 import struct
 import threading
 import time
 
 from cases import BOTH_ROLES, SELF, case
-from lib import (SOL_UDP, UDP_SEGMENT, Node, Program, Site, Tunnel, check, equal, gather, ping, raw_capture, status_kb, udp, veth, wait_until)
+from lib import (SOL_UDP, UDP_SEGMENT, Node, Program, Site, Tunnel, check, equal, gather, genkey, ping, pubkey, raw_capture, status_kb, udp, veth, wait_until)
 from test_flows import build
 from test_network import Numbered
 from test_traffic import both_ways
@@ -158,6 +159,30 @@ def forged_and_truncated_data_is_dropped(a, b):
     if b.is_sluice:
         c = t.b.daemon.counters()
         check(c["ingress_bad_tag"] > sent // 2, f"ingress_bad_tag: {c['ingress_bad_tag']} of {sent}")
+
+
+@case(ours=True)
+def whoever_is_refused_is_named_in_the_log(sluice):
+    t = Tunnel(sluice, sluice, peers=False)
+
+    def refused(why, args=()):
+        t.n1.run("ping", "-c", 1, "-W", 1, *args, "10.0.0.2", ok=False)
+        wait_until(lambda: re.search(why, t.b.daemon.output()), 8, lambda: f"{why} in the log:\n{t.b.daemon.output()}")
+
+    def name(site):
+        return re.escape(f"peer({site.public[:4]}...{site.public[39:43]})")
+
+    wrong = pubkey(genkey())
+    t.a.daemon.set("peer", wrong, f"endpoint {t.endpoint(t.b)} allowed-ips 10.0.0.2/32")
+    refused(r"info  wg0 handshake: initiation from 192\.0\.2\.1:51820 refused: .*bad mac1")
+    t.a.daemon.set("peer", wrong, "remove")
+    t.a.add_peer(t.b, t.endpoint(t.b))
+    refused(rf"info  wg0 handshake: initiation from 192\.0\.2\.1:51820 refused: {name(t.a)} is no peer of ours")
+    t.a.daemon.set("peer", t.b.public, "remove")
+    t.connect()
+    ping(t.n1, "10.0.0.2")
+    t.n1.ip("addr add 10.0.0.77/32 dev wg0")
+    refused(rf"info  wg0 peer: {name(t.a)}: packet from 192\.0\.2\.1:51820 refused: its inner source 10\.0\.0\.77 is not", ("-I", "10.0.0.77"))
 
 
 @case(pairs=SELF)

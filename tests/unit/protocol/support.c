@@ -1,11 +1,36 @@
 #include "tests/unit/protocol/support.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "core/base/log.h"
 
 /* A reply never comes in the same nanosecond; the lazy timers tell before from after by that. */
 #define LATENCY_NS 1000
 
+static int captured_fd;
+
 static bool carry(struct pair *p, struct node *from, struct node *to);
+
+void log_capture(const char *directives)
+{
+	char error[LOG_ERROR_BYTES];
+	int ends[2];
+
+	cr_assert_eq(pipe2(ends, O_NONBLOCK), 0);
+	cr_assert_geq(dup2(ends[1], STDERR_FILENO), 0);
+	captured_fd = ends[0];
+	cr_assert_eq(log_set_directives(directives, error), 0, "%s", error);
+}
+
+const char *log_captured(void)
+{
+	static char text[16384];
+	const ssize_t len = read(captured_fd, text, sizeof(text) - 1);
+
+	text[len > 0 ? len : 0] = '\0';
+	return text;
+}
 
 void state_init(void)
 {

@@ -25,6 +25,11 @@ struct pair {
 	unsigned passed[5]; /* datagrams by type that reached the other end */
 };
 
+/* From now on what these directives let through is logged into a pipe. */
+void log_capture(const char *directives);
+/* What has been logged since the last call. */
+const char *log_captured(void);
+
 /* Each test is a process: seeds all random numbers, prints the seed, makes this thread an RCU reader. */
 void state_init(void);
 

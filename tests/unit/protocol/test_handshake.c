@@ -165,6 +165,102 @@ Test(handshake, needs_the_same_preshared_key_from_the_next_handshake_on)
 	cr_assert_eq(counter_read(&p.a->dev.counters.handshakes_completed), 2);
 }
 
+/* ---- what is said of those that are refused ---- */
+
+/* Exactly these messages, one a line. */
+static void expect_logged(const char *const *messages, unsigned nr)
+{
+	const char *text = log_captured(), *line = text;
+
+	for (unsigned i = 0; i < nr; i++) {
+		const size_t len = strcspn(line, "\n");
+		const char *message = strstr(line, messages[i]);
+
+		cr_assert(message && message + strlen(messages[i]) == line + len, "no \"%s\" in:\n%s",
+			messages[i], text);
+		line += len + 1;
+	}
+	cr_assert_str_empty(line);
+}
+
+Test(handshake, sender_with_a_wrong_key_for_us_is_named)
+{
+	const char *const message[] = {" info  handshake: initiation from 192.0.2.1:1001 refused: not made "
+				       "for our public key (bad mac1)"};
+
+	log_capture("info");
+	node_set_random_key(p.b);
+	initiate(p.a);
+	receive_and_free(p.b, expect_sent(p.a, WIRE_INITIATION));
+	cr_assert_eq(node_drops(p.b, DROP_HANDSHAKE_BAD_MAC1), 1);
+	expect_logged(message, 1);
+}
+
+Test(handshake, key_that_is_no_peer_is_named)
+{
+	struct node *stranger = node_new("192.0.2.3:1003");
+	char name[PEER_NAME_BYTES], message[256];
+
+	node_set_random_key(stranger);
+	node_add_peer(stranger, p.b->dev.identity.public_key, ADDRESS_B, NULL);
+	device_up(&stranger->dev);
+	log_capture("info");
+	initiate(stranger);
+	receive_and_free(p.b, expect_sent(stranger, WIRE_INITIATION));
+	snprintf(message, sizeof(message),
+		" info  handshake: initiation from 192.0.2.3:1003 refused: %s is no peer of ours",
+		peer_key_name(stranger->dev.identity.public_key, name));
+	expect_logged((const char *const[]){message}, 1);
+	node_free(stranger);
+}
+
+Test(handshake, peer_with_another_preshared_key_is_named)
+{
+	const uint8_t psk[NOISE_KEY_BYTES] = {7};
+	char name[PEER_NAME_BYTES], message[256];
+
+	device_set_preshared(&p.a->dev, p.pb, psk);
+	log_capture("info");
+	initiate(p.a);
+	pair_exchange(&p);
+	snprintf(message, sizeof(message),
+		" info  handshake: %s: response from 192.0.2.2:1002 refused: %s; compare keys and preshared "
+		"keys "
+		"of both ends",
+		peer_name(p.pb, name), drop_text(DROP_HANDSHAKE_BAD_CRYPTO));
+	expect_logged((const char *const[]){message}, 1);
+}
+
+Test(handshake, repeated_messages_are_told_to_those_who_look_closer)
+{
+	char name[PEER_NAME_BYTES], replay[256];
+
+	initiate(p.a);
+	struct datagram *initiation = expect_sent(p.a, WIRE_INITIATION);
+	node_receive(p.b, initiation);
+	struct datagram *response = expect_sent(p.b, WIRE_RESPONSE);
+	node_receive(p.a, response);
+	log_capture("info");
+	node_receive(p.b, initiation);
+	node_receive(p.a, response);
+	expect_logged(NULL, 0);
+	log_capture("handshake=debug");
+	receive_and_free(p.b, initiation);
+	snprintf(replay, sizeof(replay),
+		" debug handshake: %s: initiation from 192.0.2.1:1001 refused: timestamp not newer than the "
+		"last "
+		"accepted",
+		peer_name(p.pa, name));
+	expect_logged((const char *const[]){replay}, 1);
+	receive_and_free(p.a, response);
+	expect_logged(
+		(const char *const[]){" debug handshake: response from 192.0.2.2:1002 refused: response or "
+				      "cookie reply that answers nothing of ours"},
+		1);
+	while (p.a->sent)
+		free(node_take(p.a));
+}
+
 /* ---- what must not be answered ---- */
 
 Test(handshake, replayed_initiation_is_dropped)

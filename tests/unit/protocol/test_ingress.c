@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include "core/base/log.h"
 #include "tests/unit/protocol/support.h"
 
 static struct pair p;
@@ -205,6 +206,52 @@ Test(ingress, tells_nothing_new_of_a_source_that_is_barred)
 	cr_assert_not(endpoint_is_pinned(&p.pa->endpoint), "the address may have gone meanwhile");
 	hear(3);
 	cr_assert(endpoint_same_arrival(&p.pa->endpoint, &before));
+}
+
+Test(ingress, source_outside_the_allowed_ips_is_named)
+{
+	const struct ip_prefix prefix = prefix_of("10.0.0.1/32");
+	char name[PEER_NAME_BYTES], message[256];
+
+	cr_assert(allowed_ips_remove(&p.b->dev.allowed_ips, &prefix, p.pa));
+	log_capture("info");
+	open_from("198.51.100.1:1");
+	cr_assert_eq(node_drops(p.b, DROP_INGRESS_NOT_ALLOWED), 1);
+	snprintf(message, sizeof(message),
+		" info  peer: %s: packet from 198.51.100.1:1 refused: its inner source 10.0.0.1 is not in "
+		"the "
+		"allowed IPs of this peer\n",
+		peer_name(p.pa, name));
+	const char *text = log_captured();
+	cr_assert(strstr(text, message) && strchr(text, '\n')[1] == '\0', "%s", text);
+	/* However many more come. */
+	for (unsigned i = 0; i < 100; i++)
+		open_from("198.51.100.1:1");
+	text = log_captured();
+	unsigned lines = 0;
+	for (const char *c = text; *c; c++)
+		lines += *c == '\n';
+	/* The window may end once meanwhile. */
+	cr_assert_lt(lines, 2 * LOG_LIMIT_BURST, "%s", text);
+}
+
+Test(ingress, sender_of_forged_data_is_told_to_those_who_look_closer)
+{
+	struct datagram *d = data_from("198.51.100.1:1");
+	char name[PEER_NAME_BYTES], message[256];
+
+	d->data[d->len - 1] ^= 1;
+	log_capture("info");
+	node_receive(p.b, d);
+	cr_assert_str_empty(log_captured());
+	log_capture("peer=debug");
+	node_receive(p.b, d);
+	cr_assert_eq(node_drops(p.b, DROP_INGRESS_BAD_TAG), 2);
+	snprintf(message, sizeof(message),
+		" debug peer: %s: data message from 198.51.100.1:1 refused: it does not authenticate\n",
+		peer_name(p.pa, name));
+	cr_assert(strstr(log_captured(), message));
+	free(d);
 }
 
 #ifndef NDEBUG
