@@ -35,6 +35,15 @@
 		"Processor time used; a thread that gains nearly a second of it each second is the "         \
 		"bottleneck.")
 
+#define METRICS_INTERFACE(X, a)                                                                              \
+	X(a, INTERFACE_UP, _, "interface_up", GAUGE, "bool", READER,                                         \
+		"1 while the interface is up; `ip link set IFNAME up` sets it up.")                          \
+	X(a, PORT_BOUND, _, "port_bound", GAUGE, "bool", READER,                                             \
+		"1 while the UDP sockets are open; 0 with the interface up means that the port is taken: "   \
+		"see the log, and set another listen-port.")                                                 \
+	X(a, LISTEN_PORT, _, "listen_port", GAUGE, "port", READER,                                           \
+		"The UDP port, asked for or chosen by the kernel; 0 until there is one.")
+
 /* ---- what several kinds of thread have ---- */
 
 #define METRICS_PARK(X, a)                                                                                   \
@@ -392,7 +401,7 @@
 
 /* ---- groups: what each shows, in order ---- */
 
-#define METRICS_OF_PROCESS(X, a) METRICS_TIME(X, a) METRICS_CPU(X, a)
+#define METRICS_OF_PROCESS(X, a) METRICS_TIME(X, a) METRICS_CPU(X, a) METRICS_INTERFACE(X, a)
 #define METRICS_OF_CONTROL(X, a) METRICS_CPU(X, a)
 #define METRICS_OF_TUN_RX(X, a)                                                                              \
 	METRICS_TUN_RX(X, a)                                                                                 \
@@ -456,6 +465,7 @@
 #define METRICS_ALL(X, a)                                                                                    \
 	METRICS_TIME(X, a)                                                                                   \
 	METRICS_CPU(X, a)                                                                                    \
+	METRICS_INTERFACE(X, a)                                                                              \
 	METRICS_PARK(X, a)                                                                                   \
 	METRICS_WAKES_GIVEN(X, a)                                                                            \
 	METRICS_QUEUE(X, a)                                                                                  \

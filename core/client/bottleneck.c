@@ -12,7 +12,16 @@ struct interval {
 
 static const char *task(const char *thread);
 static void find_busiest(struct interval *in);
+static bool find_not_receiving(struct bottleneck *out, const struct interval *in);
+static bool find_saturated(struct bottleneck *out, const struct interval *in);
+static bool find_machine(struct bottleneck *out, const struct interval *in);
 static bool find_waiting(struct bottleneck *out, const struct interval *in);
+static const char *find_behind(const struct interval *in);
+static void say_behind(struct bottleneck *out, const struct interval *in, const char *thread);
+static void say_unlimited(struct bottleneck *out, const struct interval *in);
+static uint64_t packets_in(const struct interval *in);
+static bool others_use_cpus(const struct interval *in);
+static double process_percent_of_machine(const struct interval *in);
 static bool falls_behind(const struct interval *in, const char *thread);
 static void add_evidence(struct bottleneck *out, const struct interval *in, const char *thread);
 static uint64_t grown_of_kind(const struct interval *in, enum metrics_group kind, enum metric metric);
@@ -22,35 +31,14 @@ static void say(struct bottleneck *out, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void bottleneck_find(struct bottleneck *out, const struct reading *before, const struct reading *after)
 {
 	struct interval in = {.before = before, .after = after};
-	const double machine = bottleneck_machine_percent(before, after);
 
 	*out = (struct bottleneck){0};
 	find_busiest(&in);
-	if (!in.busiest) {
+	if (!in.busiest)
 		say(out, "There is no thread to look at.");
-	} else if (in.busiest_percent >= BOTTLENECK_THREAD_PERCENT) {
-		strcpy(out->stage, in.busiest);
-		say(out, "%s is saturated: it used %.0f%% of a CPU, to %s", in.busiest, in.busiest_percent,
-			task(in.busiest));
-		add_evidence(out, &in, in.busiest);
-		say(out, ".");
-	} else if (machine >= BOTTLENECK_MACHINE_PERCENT) {
-		strcpy(out->stage, "machine");
-		say(out,
-			"The machine is saturated: its CPUs (%u) were %.0f%% busy; of the gateway's threads "
-			"%s used most, %.0f%% of a CPU, to %s",
-			after->machine.cpus, machine, in.busiest, in.busiest_percent, task(in.busiest));
-		add_evidence(out, &in, in.busiest);
-		say(out, ".");
-	} else if (find_waiting(out, &in)) {
-		return;
-	} else if (!grown_of_kind(&in, METRICS_GROUP_TUN_RX, METRIC_TUN_READ_PACKETS) &&
-		   !grown_of_kind(&in, METRICS_GROUP_UDP_RX, METRIC_UDP_RX_DATAGRAMS)) {
-		say(out, "The gateway is idle: no packet came in.");
-	} else {
-		say(out, "No stage is saturated: the busiest, %s, used %.0f%% of a CPU.", in.busiest,
-			in.busiest_percent);
-	}
+	else if (!find_not_receiving(out, &in) && !find_saturated(out, &in) && !find_machine(out, &in) &&
+		 !find_waiting(out, &in))
+		say_unlimited(out, &in);
 }
 
 double bottleneck_thread_percent(
@@ -107,16 +95,88 @@ static void find_busiest(struct interval *in)
 	}
 }
 
+/* Down, or up without its port: then nothing else matters. */
+static bool find_not_receiving(struct bottleneck *out, const struct interval *in)
+{
+	const char *process = metrics_group_name(METRICS_GROUP_PROCESS);
+	const uint64_t port = reading_value(in->after, process, METRIC_LISTEN_PORT);
+
+	if (!reading_has(in->after, process, METRIC_PORT_BOUND))
+		return false; /* a gateway of before it was told */
+	if (!reading_value(in->after, process, METRIC_INTERFACE_UP)) {
+		strcpy(out->stage, "interface");
+		say(out, "The interface is down, so nothing is sent or received.");
+		return true;
+	}
+	if (reading_value(in->after, process, METRIC_PORT_BOUND))
+		return false;
+	strcpy(out->stage, "port");
+	if (port)
+		say(out, "The interface is up but UDP port %u is not bound", (unsigned)port);
+	else
+		say(out, "The interface is up but no UDP port is bound");
+	say(out, ", so nothing is sent or received: see the log for why, and set another listen-port, or "
+		 "take the interface down and up again.");
+	return true;
+}
+
+static bool find_saturated(struct bottleneck *out, const struct interval *in)
+{
+	if (in->busiest_percent < BOTTLENECK_THREAD_PERCENT)
+		return false;
+	strcpy(out->stage, in->busiest);
+	say(out, "%s is saturated: it used %.0f%% of a CPU, to %s", in->busiest, in->busiest_percent,
+		task(in->busiest));
+	add_evidence(out, in, in->busiest);
+	say(out, ".");
+	return true;
+}
+
+/* All CPUs are busy, with the gateway or with something else. */
+static bool find_machine(struct bottleneck *out, const struct interval *in)
+{
+	const double machine = bottleneck_machine_percent(in->before, in->after);
+	const double ours = process_percent_of_machine(in);
+	const unsigned cpus = in->after->machine.cpus;
+
+	const char *behind;
+
+	if (machine < BOTTLENECK_MACHINE_PERCENT || in->busiest_percent < BOTTLENECK_IDLE_PERCENT)
+		return false;
+	if (!others_use_cpus(in)) {
+		strcpy(out->stage, "machine");
+		say(out,
+			"The machine is saturated: its CPUs (%u) were %.0f%% busy, %.0f%% with the gateway, "
+			"whose busiest thread, %s, used %.0f%% of a CPU, to %s",
+			cpus, machine, ours, in->busiest, in->busiest_percent, task(in->busiest));
+		add_evidence(out, in, in->busiest);
+		say(out, ".");
+		return true;
+	}
+	if (!packets_in(in))
+		return false;
+	strcpy(out->stage, "others");
+	say(out, "Other work uses the CPUs (%u): they were %.0f%% busy, %.0f%% with the gateway", cpus,
+		machine, ours);
+	behind = find_behind(in);
+	if (behind) {
+		say(out, ", which lacks CPU time: ");
+		say_behind(out, in, behind);
+	} else {
+		say(out, ", whose queues keep up.");
+	}
+	return true;
+}
+
 /*
  * No CPU is short, and yet somebody is waited for. From the ends of both ways backwards: a stage that is held
  * up by the next fills its own queue too.
  */
 static bool find_waiting(struct bottleneck *out, const struct interval *in)
 {
-	static const enum metrics_group kinds[] = {
-		METRICS_GROUP_UDP_TX, METRICS_GROUP_STATE, METRICS_GROUP_TUN_TX};
 	const uint64_t socket_waits = grown_of_kind(in, METRICS_GROUP_UDP_TX, METRIC_UDP_TX_WAITS);
 	const double seconds = reading_seconds(in->before, in->after);
+	const char *behind;
 
 	if (socket_waits) {
 		strcpy(out->stage, "network");
@@ -128,23 +188,80 @@ static bool find_waiting(struct bottleneck *out, const struct interval *in)
 				in->before, in->after, metrics_group_name(METRICS_GROUP_UDP_TX)));
 		return true;
 	}
+	behind = find_behind(in);
+	if (!behind)
+		return false;
+	strcpy(out->stage, behind);
+	say_behind(out, in, behind);
+	return true;
+}
+
+/* The last thread of either way whose queue fills up; NULL if there is none. */
+static const char *find_behind(const struct interval *in)
+{
+	static const enum metrics_group kinds[] = {
+		METRICS_GROUP_UDP_TX, METRICS_GROUP_STATE, METRICS_GROUP_TUN_TX};
+
 	for (unsigned k = 0; k < ARRAY_LEN(kinds); k++) {
 		for (unsigned i = 0; i < in->after->nr_groups; i++) {
 			const char *thread = in->after->groups[i].name;
 
-			if (!reading_is_kind(thread, kinds[k]))
-				continue;
-			if (!falls_behind(in, thread))
-				continue;
-			strcpy(out->stage, thread);
-			say(out, "%s falls behind with %.0f%% of a CPU used, to %s", thread,
-				bottleneck_thread_percent(in->before, in->after, thread), task(thread));
-			add_evidence(out, in, thread);
-			say(out, ".");
-			return true;
+			if (reading_is_kind(thread, kinds[k]) && falls_behind(in, thread))
+				return thread;
 		}
 	}
-	return false;
+	return NULL;
+}
+
+static void say_behind(struct bottleneck *out, const struct interval *in, const char *thread)
+{
+	say(out, "%s falls behind with %.0f%% of a CPU used, to %s", thread,
+		bottleneck_thread_percent(in->before, in->after, thread), task(thread));
+	add_evidence(out, in, thread);
+	say(out, ".");
+}
+
+/* Nothing limits: the gateway has little to do, or nothing. */
+static void say_unlimited(struct bottleneck *out, const struct interval *in)
+{
+	const double machine = bottleneck_machine_percent(in->before, in->after);
+	const double packets = (double)packets_in(in) / reading_seconds(in->before, in->after);
+
+	if (!packets_in(in))
+		say(out, "The gateway is idle: no packet came in");
+	else if (in->busiest_percent < BOTTLENECK_IDLE_PERCENT)
+		say(out, "The gateway is nearly idle: %.*f packets a second came in", packets < 10 ? 1 : 0,
+			packets);
+	else
+		say(out, "No stage is saturated: the busiest, %s, used %.0f%% of a CPU", in->busiest,
+			in->busiest_percent);
+	if (others_use_cpus(in))
+		say(out, "; other work keeps the CPUs (%u) %.0f%% busy", in->after->machine.cpus, machine);
+	say(out, ".");
+}
+
+static uint64_t packets_in(const struct interval *in)
+{
+	return grown_of_kind(in, METRICS_GROUP_TUN_RX, METRIC_TUN_READ_PACKETS) +
+	       grown_of_kind(in, METRICS_GROUP_UDP_RX, METRIC_UDP_RX_DATAGRAMS);
+}
+
+/* All of them, and the gateway has little of it. */
+static bool others_use_cpus(const struct interval *in)
+{
+	const double machine = bottleneck_machine_percent(in->before, in->after);
+
+	return machine >= BOTTLENECK_MACHINE_PERCENT &&
+	       process_percent_of_machine(in) * 100 < machine * BOTTLENECK_SHARE_PERCENT;
+}
+
+/* CPU time of the gateway, in percent of all CPUs of the machine. */
+static double process_percent_of_machine(const struct interval *in)
+{
+	const double percent =
+		bottleneck_thread_percent(in->before, in->after, metrics_group_name(METRICS_GROUP_PROCESS));
+
+	return in->after->machine.cpus ? percent / in->after->machine.cpus : 0;
 }
 
 static bool falls_behind(const struct interval *in, const char *thread)

@@ -7,11 +7,18 @@
 #define BOTTLENECK_THREAD_PERCENT 90
 /* Of all CPUs, by any process. */
 #define BOTTLENECK_MACHINE_PERCENT 95
+/* Of the time that the CPUs were busy: with less than this of its own it is others that use them. */
+#define BOTTLENECK_SHARE_PERCENT 25
+/* Of one CPU, by the busiest thread: below this the gateway has next to nothing to do. */
+#define BOTTLENECK_IDLE_PERCENT 1
 /* Of the looks into a queue that found it more than half full: its consumer falls behind. */
 #define BOTTLENECK_CROWDED_PERCENT 25
 
 struct bottleneck {
-	/* A thread's name; or "machine": its CPUs; or "network": what is below the sockets; empty: none. */
+	/*
+	 * What limits the gateway: a thread's name; "machine": it needs more CPUs; "others": other work uses the
+	 * CPUs; "network": what is below the sockets; "interface": it is down; "port": it is not bound; or empty.
+	 */
 	char stage[METRICS_GROUP_BYTES];
 	char sentence[384]; /* one, plain */
 };

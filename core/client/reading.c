@@ -96,6 +96,13 @@ const struct reading_group *reading_group(const struct reading *r, const char *g
 	return NULL;
 }
 
+bool reading_has(const struct reading *r, const char *group, enum metric metric)
+{
+	const struct reading_group *g = reading_group(r, group);
+
+	return g && find(g, metric_name(metric));
+}
+
 uint64_t reading_value(const struct reading *r, const char *group, enum metric metric)
 {
 	return reading_value_named(r, group, metric_name(metric));

@@ -59,6 +59,8 @@ int reading_take_peer(void *arg, const char *key, const char *value) MUST_CHECK;
 const struct reading_group *reading_group(const struct reading *r, const char *group);
 uint64_t reading_value(const struct reading *r, const char *group, enum metric metric);
 uint64_t reading_value_named(const struct reading *r, const char *group, const char *name);
+/* Does the answer have it? One of another version may not. */
+bool reading_has(const struct reading *r, const char *group, enum metric metric);
 /* How much the value grew; 0 if it is smaller now, or was not there before. */
 uint64_t reading_grown(
 	const struct reading *before, const struct reading *after, const char *group, enum metric metric);

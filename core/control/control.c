@@ -53,6 +53,9 @@ static void say_listening(const struct control *c);
 static void link_down(void *arg);
 static void link_mtu(void *arg, uint32_t mtu);
 static void link_gone(void *arg);
+static uint64_t read_interface_up(const void *control);
+static uint64_t read_port_bound(const void *control);
+static uint64_t read_listen_port(const void *control);
 static int timeout_ms(const struct control *c);
 static void tick(struct control *c);
 static void report_lock_error(struct control *c);
@@ -140,6 +143,13 @@ int control_start(struct control *c, const struct control_params *params)
 	int err;
 
 	c->params = *params;
+	metrics_add_read(
+		params->metrics, METRICS_GROUP_PROCESS, 0, METRIC_INTERFACE_UP, read_interface_up, c);
+	metrics_add_read(params->metrics, METRICS_GROUP_PROCESS, 0, METRIC_PORT_BOUND, read_port_bound, c);
+	metrics_add_read(params->metrics, METRICS_GROUP_PROCESS, 0, METRIC_LISTEN_PORT, read_listen_port, c);
+	err = metrics_status(params->metrics);
+	if (err)
+		return err;
 	err = watch_link(c);
 	if (err)
 		return err;
@@ -330,6 +340,21 @@ static void link_gone(void *arg)
 
 	log_info(LOG_LINK, "interface %s was deleted: stopping", c->params.ifname);
 	stop(c, 0);
+}
+
+static uint64_t read_interface_up(const void *control)
+{
+	return ((const struct control *)control)->config.link_up;
+}
+
+static uint64_t read_port_bound(const void *control)
+{
+	return !!((const struct control *)control)->config.sockets;
+}
+
+static uint64_t read_listen_port(const void *control)
+{
+	return ((const struct control *)control)->config.listen_port;
 }
 
 /* How long the loop may wait until tick() is due. */

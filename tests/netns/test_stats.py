@@ -6,11 +6,12 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 
 from cases import case
-from lib import Tunnel, check, ping
+from lib import Tunnel, check, ping, wait_until
 
 THREADS = ("tun-rx0", "tun-rx1", "state", "udp-tx", "udp-rx", "tun-tx0", "tun-tx1")
 BOUNDS = ["0"] + [str(2**i) for i in range(11)] + ["inf"]
@@ -118,6 +119,34 @@ def stats_of_an_interval_name_the_stage(sluice):
     for thread in THREADS:
         check(re.search(rf"^{thread} +\d", text, re.M), text)
     check(re.search(r"(saturated|falls behind|No stage)[^\n]*\.\n", text), text)
+
+
+@case(ours=True)
+def stats_tell_an_interface_that_is_down_and_a_port_that_is_not_bound(sluice):
+    t = Tunnel(sluice, sluice)
+
+    def judged():
+        d = json.loads(stats(t, "--json", "--interval", "0.2").stdout)
+        return d["bottleneck"]["stage"], d["bottleneck"]["sentence"], {k: d["process"][k] for k in ("interface_up", "port_bound", "listen_port")}
+
+    stage, sentence, state = judged()
+    check(stage is None and "idle" in sentence, sentence)
+    check(state == {"interface_up": 1, "port_bound": 1, "listen_port": t.a.port}, state)
+    t.n1.ip("link", "set", "wg0", "down")
+    wait_until(lambda: judged()[0] == "interface", 5, "the interface is told to be down")
+    _, sentence, state = judged()
+    check(sentence == "The interface is down, so nothing is sent or received.", sentence)
+    check(state == {"interface_up": 0, "port_bound": 0, "listen_port": t.a.port}, state)
+    with t.n1.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("0.0.0.0", t.a.port))
+        t.n1.ip("link", "set", "wg0", "up")
+        wait_until(lambda: judged()[0] == "port", 5, "the port is told to be taken")
+        _, sentence, state = judged()
+        check(sentence.startswith(f"The interface is up but UDP port {t.a.port} is not bound, so nothing"), sentence)
+        check(sentence in stats(t, "--interval", "0.2").stdout, sentence)
+        check(state == {"interface_up": 1, "port_bound": 0, "listen_port": t.a.port}, state)
+    t.a.daemon.set("listen-port", t.a.port)
+    check(judged()[0] is None, judged())
 
 
 @case(ours=True)

@@ -91,7 +91,95 @@ Test(bottleneck, machine_without_idle_cpus)
 {
 	given_cpu("state", 60);
 	given_machine(2, 99);
-	expect("machine", "its CPUs (2) were 99% busy; of the gateway's threads state used most, 60%");
+	given_cpu("process", 140);
+	expect("machine",
+		"its CPUs (2) were 99% busy, 70% with the gateway, whose busiest thread, state, used 60%");
+}
+
+Test(bottleneck, machine_busy_with_other_work)
+{
+	given_cpu("state", 12);
+	given_machine(2, 99);
+	given_cpu("process", 30);
+	expect("others",
+		"Other work uses the CPUs (2): they were 99% busy, 15% with the gateway, whose queues "
+		"keep up.");
+}
+
+Test(bottleneck, other_work_that_makes_a_thread_fall_behind)
+{
+	given_cpu("state", 12);
+	given_machine(2, 99);
+	given_cpu("process", 30);
+	given("tun-rx0", "stalls", 0, 300);
+	expect("others", "15% with the gateway, which lacks CPU time: state falls behind with 12% of a CPU");
+}
+
+/* Nothing but the control thread, which answers the question, uses a CPU. */
+static void given_little(void)
+{
+	reading_done(&before);
+	reading_done(&after);
+	given("process", "time_ns", 7 * NS_PER_SEC, 8 * NS_PER_SEC);
+	given("process", "cpu_ns", 0, NS_PER_MS);
+	given("control", "cpu_ns", 0, NS_PER_MS);
+	given("state", "cpu_ns", 0, 0);
+	given("tun-rx0", "read_packets", 100, 100);
+	given("udp-rx", "datagrams", 100, 100);
+}
+
+Test(bottleneck, idle_on_a_machine_that_is_busy)
+{
+	given_little();
+	given_machine(4, 100);
+	expect("", "The gateway is idle: no packet came in; other work keeps the CPUs (4) 100% busy.");
+	cr_assert(!strstr(found.sentence, "control"), "%s", found.sentence);
+}
+
+Test(bottleneck, a_packet_now_and_then)
+{
+	given_little();
+	given("udp-rx", "datagrams", 0, 2);
+	expect("", "The gateway is nearly idle: 2.0 packets a second came in.");
+	given_machine(4, 100);
+	expect("", "The gateway is nearly idle: 2.0 packets a second came in; other work keeps the CPUs (4) "
+		   "100% busy.");
+}
+
+Test(bottleneck, interface_that_is_down)
+{
+	given_little();
+	given_machine(4, 100);
+	given("process", "interface_up", 0, 0);
+	given("process", "port_bound", 0, 0);
+	given("process", "listen_port", 51820, 51820);
+	expect("interface", "The interface is down, so nothing is sent or received.");
+}
+
+Test(bottleneck, port_that_is_not_bound)
+{
+	given_little();
+	given("process", "interface_up", 1, 1);
+	given("process", "port_bound", 0, 0);
+	given("process", "listen_port", 51820, 51820);
+	expect("port", "The interface is up but UDP port 51820 is not bound, so nothing is sent or received");
+}
+
+Test(bottleneck, no_port_at_all)
+{
+	given_little();
+	given("process", "interface_up", 1, 1);
+	given("process", "port_bound", 0, 0);
+	given("process", "listen_port", 0, 0);
+	expect("port", "The interface is up but no UDP port is bound, so");
+}
+
+Test(bottleneck, port_that_is_bound)
+{
+	given_little();
+	given("process", "interface_up", 1, 1);
+	given("process", "port_bound", 1, 1);
+	expect("", "The gateway is idle: no packet came in.");
 }
 
 Test(bottleneck, machine_that_is_not_known_is_left_out)
