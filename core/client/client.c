@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include "core/base/control_address.h"
+#include "core/client/interval.h"
 #include "core/client/report.h"
 #include "crypto/secret.h"
 #include "ring/number.h"
+#include "ring/park.h"
 
 #define WATCH_INTERVAL_MS 1000
 /*
@@ -27,16 +29,23 @@
 /* A connection to a running sluice. The answer to get=1 passes through with its keys: wiped at the end. */
 struct connection {
 	int fd;
-	int signal_fd;  /* readable when the user wants to end; -1: signals act as usual */
+	int signal_fd;  /* readable on the signals of a watch; -1: signals act as usual */
 	bool answered;  /* it has given one answer at least, so it is a sluice */
 	size_t at, len; /* unread bytes of in[] */
 	char in[ANSWER_BUFFER_BYTES];
 };
 
-/* The frame of a watch that stands on the terminal. */
+/* Standard output, and the frame of a watch that stands on it. */
 struct screen {
-	bool in_place; /* standard output is a terminal that can move its cursor */
-	unsigned rows; /* of the frame; the cursor is in the row below */
+	bool terminal;
+	bool in_place;       /* it can move its cursor, and is to */
+	struct winsize size; /* when the frame was painted */
+	unsigned rows;       /* of the frame; the cursor is in the row below */
+};
+
+/* The last two, of which the frame is made. */
+struct readings {
+	struct reading before, now;
 };
 
 typedef int (*answer_fn)(void *arg, const char *key, const char *value);
@@ -53,10 +62,13 @@ static int read_stats(struct connection *c, struct reading *r, bool peers);
 static void read_machine(struct reading_machine *m);
 static int print_once(const struct options *options, struct connection *c);
 static int watch(const struct options *options, struct connection *c);
-static int watch_interval(const struct options *options, const struct connection *c);
+static int watch_interval(const struct options *options, const struct connection *c, struct screen *screen,
+	const struct readings *shown);
 static int print_interval(const struct options *options, struct screen *screen, const struct reading *before,
 	const struct reading *after);
-static void paint(struct screen *screen, const char *text);
+static struct screen screen_open(const struct options *options);
+static struct winsize terminal_size(void);
+static void paint(struct screen *screen, const struct winsize *size, const char *text);
 static int take_log(void *arg, const char *key, const char *value);
 static int complain(const struct options *options, int err);
 
@@ -94,6 +106,7 @@ int client_log(const struct options *options)
 
 static int print_once(const struct options *options, struct connection *c)
 {
+	struct screen screen = screen_open(options);
 	struct reading before = {0}, now = {0};
 	int err = read_stats(c, &now, true);
 
@@ -107,7 +120,7 @@ static int print_once(const struct options *options, struct connection *c)
 			err = -EPIPE;
 	}
 	if (!err && options->interval_ms)
-		err = print_interval(options, &(struct screen){0}, &before, &now);
+		err = print_interval(options, &screen, &before, &now);
 	else if (!err && options->json)
 		err = report_json(stdout, options->ifname, NULL, &now, false);
 	else if (!err)
@@ -122,64 +135,87 @@ static int print_once(const struct options *options, struct connection *c)
 /* Until the user ends it, or the gateway ends: neither is a failure. */
 static int watch(const struct options *options, struct connection *c)
 {
-	const char *terminal = getenv("TERM");
-	struct screen screen = {.in_place = !options->json && isatty(STDOUT_FILENO) && terminal &&
-					    strcmp(terminal, "dumb") != 0};
-	struct reading before = {0}, now = {0};
+	struct screen screen = screen_open(options);
+	struct readings shown = {0};
 	bool peers = true;
-	sigset_t ends;
+	sigset_t signals;
 	int err;
 
-	sigemptyset(&ends);
-	sigaddset(&ends, SIGINT);
-	sigaddset(&ends, SIGTERM);
-	sigaddset(&ends, SIGHUP);
-	if (sigprocmask(SIG_BLOCK, &ends, NULL))
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	if (screen.in_place)
+		sigaddset(&signals, SIGWINCH);
+	if (sigprocmask(SIG_BLOCK, &signals, NULL))
 		return -errno;
-	c->signal_fd = signalfd(-1, &ends, SFD_CLOEXEC);
+	c->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
 	if (c->signal_fd < 0)
 		return -errno;
-	err = read_stats(c, &before, true);
+	err = read_stats(c, &shown.now, true);
 	/* What goes wrong from here on is the end of the gateway. */
 	while (!err) {
-		peers = peers && before.nr_peers <= WATCH_PEERS_MAX;
-		err = watch_interval(options, c);
+		struct reading next = {0};
+
+		peers = peers && shown.now.nr_peers <= WATCH_PEERS_MAX;
+		err = watch_interval(options, c, &screen, &shown);
 		if (!err)
-			err = read_stats(c, &now, peers);
-		if (err == -EPIPE || err == -ECONNRESET) {
+			err = read_stats(c, &next, peers);
+		if (err == -EPIPE || err == -ECONNRESET)
 			fprintf(stderr, "sluice: %s has ended\n", options->ifname);
+		if (err) {
+			reading_done(&next);
 			break;
 		}
-		if (!err)
-			err = print_interval(options, &screen, &before, &now);
-		reading_done(&before);
-		before = now;
-		now = (struct reading){0};
+		reading_done(&shown.before);
+		shown.before = shown.now;
+		shown.now = next;
+		err = print_interval(options, &screen, &shown.before, &shown.now);
 	}
-	reading_done(&before);
-	reading_done(&now);
+	reading_done(&shown.before);
+	reading_done(&shown.now);
 	close(c->signal_fd);
 	c->signal_fd = -1;
 	return err == -EINTR || err == -EPIPE || err == -ECONNRESET ? 0 : err;
 }
 
-/* 0 after the interval. -EINTR: the user ended it. -EPIPE: the gateway did. */
-static int watch_interval(const struct options *options, const struct connection *c)
+/*
+ * 0 after the interval, in which the frame follows the size of the terminal. -EINTR: the user ended it. -EPIPE:
+ * the gateway did.
+ */
+static int watch_interval(const struct options *options, const struct connection *c, struct screen *screen,
+	const struct readings *shown)
 {
-	const int interval_ms = options->interval_ms ? (int)options->interval_ms : WATCH_INTERVAL_MS;
-	int err = wait_readable(c, interval_ms);
+	const uint64_t ms = options->interval_ms ? options->interval_ms : WATCH_INTERVAL_MS;
+	const uint64_t end_ns = park_clock_ns() + ms * NS_PER_MS;
 
-	/* It says nothing unasked. */
-	return err == -ETIMEDOUT ? 0 : err ? err : -EPIPE;
+	for (;;) {
+		const uint64_t now_ns = park_clock_ns();
+		const uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
+		int err = wait_readable(c, (int)((left_ns + NS_PER_MS - 1) / NS_PER_MS));
+
+		if (err == -ETIMEDOUT)
+			return 0;
+		if (!err)
+			return -EPIPE; /* it says nothing unasked */
+		if (err == -ERESTART && screen->rows)
+			err = print_interval(options, screen, &shown->before, &shown->now);
+		if (err && err != -ERESTART)
+			return err;
+	}
 }
 
 static int print_interval(const struct options *options, struct screen *screen, const struct reading *before,
 	const struct reading *after)
 {
+	const struct winsize size = terminal_size();
+	/* The last row is the cursor's, and a full line may wrap. */
+	const struct interval_room room = {.columns = screen->terminal ? size.ws_col - 1u : 0,
+		.rows = screen->in_place ? size.ws_row - 1u : 0};
 	char *text = NULL;
 	size_t len;
 	FILE *out;
-	int err = 0;
+	int err;
 
 	if (options->json) {
 		err = report_json(stdout, options->ifname, before, after, options->watch);
@@ -187,11 +223,11 @@ static int print_interval(const struct options *options, struct screen *screen, 
 		out = open_memstream(&text, &len);
 		if (!out)
 			return -ENOMEM;
-		report_interval(out, options->ifname, before, after);
+		err = interval_print(out, &room, options->ifname, before, after);
 		if (fclose(out))
 			err = -ENOMEM;
-		else
-			paint(screen, text);
+		if (!err)
+			paint(screen, &size, text);
 		free(text);
 	}
 	if (!err && (fflush(stdout) || ferror(stdout)))
@@ -199,27 +235,44 @@ static int print_interval(const struct options *options, struct screen *screen, 
 	return err;
 }
 
-/* Over the frame before, each line cut at the right edge and the frame at the height of the terminal. */
-static void paint(struct screen *screen, const char *text)
+static struct screen screen_open(const struct options *options)
+{
+	const bool terminal = !options->json && isatty(STDOUT_FILENO);
+	const char *type = getenv("TERM");
+
+	return (struct screen){.terminal = terminal,
+		.in_place = terminal && options->watch && type && strcmp(type, "dumb") != 0};
+}
+
+/* 80 x 24 if it does not say. */
+static struct winsize terminal_size(void)
 {
 	struct winsize size;
 
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) || size.ws_row < 2 || size.ws_col < 2)
+		size = (struct winsize){.ws_row = 24, .ws_col = 80};
+	return size;
+}
+
+/* Over the frame before; each line ends at the right edge, and the frame at the height of the terminal. */
+static void paint(struct screen *screen, const struct winsize *size, const char *text)
+{
 	if (!screen->in_place) {
 		fputs(text, stdout);
 		return;
 	}
-	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) || size.ws_row < 2 || size.ws_col < 2)
-		size = (struct winsize){.ws_row = 24, .ws_col = 80};
-	/* More than the terminal is high now, after a change of its size, cannot be gone back. */
-	screen->rows = MIN(screen->rows, size.ws_row - 1u);
-	if (screen->rows)
+	/* A terminal of another size has wrapped or moved the lines of the frame before: nobody knows where it is. */
+	if (screen->rows && (size->ws_row != screen->size.ws_row || size->ws_col != screen->size.ws_col))
+		fputs("\033[H", stdout);
+	else if (screen->rows)
 		printf("\033[%uA", screen->rows);
 	fputs("\r\033[J", stdout);
+	screen->size = *size;
 	screen->rows = 0;
-	while (*text && screen->rows < size.ws_row - 1u) {
+	while (*text && screen->rows < size->ws_row - 1u) {
 		const size_t len = strcspn(text, "\n");
 
-		printf("%.*s\n", (int)MIN(len, size.ws_col - 1u), text);
+		printf("%.*s\n", (int)MIN(len, size->ws_col - 1u), text);
 		screen->rows++;
 		text += len + (text[len] == '\n');
 	}
@@ -382,6 +435,8 @@ static int read_line(struct connection *c, char **line)
 		if (c->len == sizeof(c->in))
 			return -EPROTO;
 		err = wait_readable(c, -1);
+		if (err == -ERESTART)
+			continue; /* the next frame is painted soon */
 		if (err)
 			return err;
 		got = recv(c->fd, c->in + c->len, sizeof(c->in) - c->len, 0);
@@ -394,9 +449,13 @@ static int read_line(struct connection *c, char **line)
 	}
 }
 
-/* 0 when the other end sent something or closed, -ETIMEDOUT, -EINTR when the user wants to end. */
+/*
+ * 0 when the other end sent something or closed, -ETIMEDOUT, -EINTR when the user wants to end, -ERESTART when the
+ * terminal has changed its size.
+ */
 static int wait_readable(const struct connection *c, int timeout_ms)
 {
+	struct signalfd_siginfo info;
 	struct pollfd fds[] = {{.fd = c->signal_fd, .events = POLLIN}, {.fd = c->fd, .events = POLLIN}};
 	int ready;
 
@@ -406,7 +465,9 @@ static int wait_readable(const struct connection *c, int timeout_ms)
 	if (ready < 0)
 		return -errno;
 	if (fds[0].revents)
-		return -EINTR;
+		return read(c->signal_fd, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGWINCH
+			       ? -ERESTART
+			       : -EINTR;
 	return ready ? 0 : -ETIMEDOUT;
 }
 

@@ -5,6 +5,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "core/base/array.h"
 #include "ring/number.h"
@@ -174,6 +175,13 @@ uint64_t reading_bound(const char *bound)
 	uint64_t number;
 
 	return parse(&number, bound) ? UINT64_MAX : number;
+}
+
+uint64_t reading_age_s(uint64_t unix_s)
+{
+	const time_t now = time(NULL);
+
+	return now > 0 && (uint64_t)now > unix_s ? (uint64_t)now - unix_s : 0;
 }
 
 static int add_group(struct reading *r, const char *name)

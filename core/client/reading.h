@@ -74,5 +74,7 @@ bool reading_is_thread(const struct reading_group *group);
 bool reading_is_kind(const char *group, enum metrics_group kind);
 /* Is it a bucket? Then *len is the length of the histogram's name and *bound points to "64" or "inf". */
 bool reading_is_bucket(const char *name, size_t *len, const char **bound);
+/* Seconds since this Unix time; 0 for one that is to come. */
+uint64_t reading_age_s(uint64_t unix_s);
 /* The number; UINT64_MAX of "inf". */
 uint64_t reading_bound(const char *bound);

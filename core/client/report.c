@@ -7,38 +7,14 @@
 #include <time.h>
 
 #include "core/client/bottleneck.h"
-
-#define QUANTITY_BYTES 32
-
-/* Which metrics of a thread are its packets, bytes and trains. */
-struct stage {
-	enum metrics_group kind;
-	enum metric packets, bytes, trains;
-};
-
-static const struct stage stages[] = {
-	{METRICS_GROUP_TUN_RX, METRIC_TUN_READ_PACKETS, METRIC_TUN_READ_BYTES, METRIC_TUN_RX_TRAINS},
-	{METRICS_GROUP_STATE, METRIC_EGRESS_SEGMENTS, METRIC_EGRESS_BYTES, METRIC_EGRESS_TRAINS},
-	{METRICS_GROUP_UDP_TX, METRIC_UDP_TX_DATAGRAMS, METRIC_UDP_TX_BYTES, METRIC_UDP_TX_MESSAGES},
-	{METRICS_GROUP_UDP_RX, METRIC_UDP_RX_DATAGRAMS, METRIC_UDP_RX_BYTES, METRIC_UDP_RX_MESSAGES},
-	{METRICS_GROUP_TUN_TX, METRIC_INGRESS_PACKETS, METRIC_INGRESS_BYTES, METRIC_INGRESS_FRAMES},
-};
-
-/* Of one thread, a second. */
-struct rates {
-	double cpu_percent, packets, bits, trains, packets_per_train, syscalls, wakes, wakes_given, parks;
-};
+#include "core/client/quantity.h"
+#include "core/client/rates.h"
+#include "core/client/stage.h"
 
 static void print_group(FILE *out, const struct reading_group *g, int width);
 static void print_histogram(FILE *out, const struct reading_group *g, unsigned first, int width);
-static void print_drops(FILE *out, const struct reading *before, const struct reading *after);
+static void print_drops(FILE *out, const struct reading *r);
 static void print_peer(FILE *out, const struct reading_peer *p);
-static void print_threads(FILE *out, const struct reading *before, const struct reading *after);
-static void print_peer_rates(FILE *out, const struct reading *before, const struct reading *after);
-static const struct reading_peer *find_peer(const struct reading *r, const char *public_key, unsigned hint);
-static const struct stage *find_stage(const char *thread);
-static struct rates find_rates(const struct reading *before, const struct reading *after, const char *thread);
-static uint64_t syscalls(const struct reading *r, const char *thread);
 static const char *age(uint64_t unix_s, char buf[QUANTITY_BYTES]);
 static const char *bytes(uint64_t n, char buf[QUANTITY_BYTES]);
 
@@ -64,30 +40,9 @@ void report_totals(FILE *out, const struct reading *r)
 	for (unsigned i = 0; i < r->nr_groups; i++)
 		if (reading_is_thread(&r->groups[i]))
 			print_group(out, &r->groups[i], width);
-	print_drops(out, NULL, r);
+	print_drops(out, r);
 	for (unsigned i = 0; i < r->nr_peers; i++)
 		print_peer(out, &r->peers[i]);
-}
-
-void report_interval(FILE *out, const char *ifname, const struct reading *before, const struct reading *after)
-{
-	const double seconds = reading_seconds(before, after);
-	struct bottleneck bottleneck;
-
-	fprintf(out, "%s: %.2f CPUs used over %.1f s", ifname,
-		(double)reading_grown(
-			before, after, metrics_group_name(METRICS_GROUP_PROCESS), METRIC_CPU_NS) /
-			(double)NS_PER_SEC / seconds,
-		seconds);
-	if (after->machine.cpus)
-		fprintf(out, "; the machine has %u, %.0f%% busy", after->machine.cpus,
-			bottleneck_machine_percent(before, after));
-	fputs("\n\n", out);
-	print_threads(out, before, after);
-	bottleneck_find(&bottleneck, before, after);
-	fprintf(out, "\n%s\n\n", bottleneck.sentence);
-	print_drops(out, before, after);
-	print_peer_rates(out, before, after);
 }
 
 int report_json(FILE *out, const char *ifname, const struct reading *before, const struct reading *after,
@@ -162,26 +117,18 @@ static void print_histogram(FILE *out, const struct reading_group *g, unsigned f
 	fputs(any ? "\n" : "-\n", out);
 }
 
-/* Those that happened, since the start or in the interval. */
-static void print_drops(FILE *out, const struct reading *before, const struct reading *after)
+/* Those that happened. */
+static void print_drops(FILE *out, const struct reading *r)
 {
-	const struct reading_group *g = reading_group(after, metrics_group_name(METRICS_GROUP_DROPS));
+	const struct reading_group *g = reading_group(r, metrics_group_name(METRICS_GROUP_DROPS));
 	bool any = false;
 
 	fputs("drops\n", out);
 	for (unsigned i = 0; g && i < g->nr; i++) {
-		const char *name = g->counters[i].name;
-		const uint64_t grown =
-			before ? reading_grown_named(before, after, g->name, name) : g->counters[i].value;
-
-		if (!grown)
+		if (!g->counters[i].value)
 			continue;
 		any = true;
-		if (before)
-			fprintf(out, "  %-30s %20.0f /s\n", name,
-				(double)grown / reading_seconds(before, after));
-		else
-			fprintf(out, "  %-30s %20" PRIu64 "\n", name, grown);
+		fprintf(out, "  %-30s %20" PRIu64 "\n", g->counters[i].name, g->counters[i].value);
 	}
 	fputs(any ? "\n" : "  none\n\n", out);
 }
@@ -205,110 +152,6 @@ static void print_peer(FILE *out, const struct reading_peer *p)
 	if (p->keepalive_s)
 		fprintf(out, "  persistent keepalive: every %" PRIu64 " seconds\n", p->keepalive_s);
 	putc('\n', out);
-}
-
-static void print_threads(FILE *out, const struct reading *before, const struct reading *after)
-{
-	fprintf(out, "%-9s %5s %10s %9s %9s %7s %9s %8s %8s %8s %11s\n", "thread", "cpu%", "packets/s",
-		"Mbit/s", "trains/s", "p/train", "calls/s", "woken/s", "wakes/s", "parks/s", "queue");
-	for (unsigned i = 0; i < after->nr_groups; i++) {
-		const char *name = after->groups[i].name;
-		const uint64_t capacity = reading_value(after, name, METRIC_QUEUE_CAPACITY);
-		struct rates r;
-
-		if (!reading_is_thread(&after->groups[i]))
-			continue;
-		r = find_rates(before, after, name);
-		if (!find_stage(name)) {
-			fprintf(out, "%-9s %5.1f\n", name, r.cpu_percent);
-			continue;
-		}
-		fprintf(out, "%-9s %5.1f %10.0f %9.1f %9.0f %7.1f %9.0f %8.0f %8.0f %8.0f", name,
-			r.cpu_percent, r.packets, r.bits / 1e6, r.trains, r.packets_per_train, r.syscalls,
-			r.wakes, r.wakes_given, r.parks);
-		if (capacity)
-			fprintf(out, " %5" PRIu64 "/%-5" PRIu64, reading_value(after, name, METRIC_QUEUE_LEN),
-				capacity);
-		putc('\n', out);
-	}
-}
-
-static void print_peer_rates(FILE *out, const struct reading *before, const struct reading *after)
-{
-	const double seconds = reading_seconds(before, after);
-
-	if (after->nr_peers)
-		fprintf(out, "%-44s %12s %12s %12s %12s %10s  %s\n", "peer", "rx Mbit/s", "tx Mbit/s",
-			"received", "sent", "handshake", "endpoint");
-	for (unsigned i = 0; i < after->nr_peers; i++) {
-		const struct reading_peer *p = &after->peers[i], *old = find_peer(before, p->public_key, i);
-		const uint64_t rx = old && p->rx_bytes > old->rx_bytes ? p->rx_bytes - old->rx_bytes : 0;
-		const uint64_t tx = old && p->tx_bytes > old->tx_bytes ? p->tx_bytes - old->tx_bytes : 0;
-		char received[QUANTITY_BYTES], sent[QUANTITY_BYTES], handshake[QUANTITY_BYTES];
-
-		fprintf(out, "%s %12.1f %12.1f %12s %12s %10s  %s\n", p->public_key,
-			(double)rx * 8 / 1e6 / seconds, (double)tx * 8 / 1e6 / seconds,
-			bytes(p->rx_bytes, received), bytes(p->tx_bytes, sent),
-			p->handshake_s ? age(p->handshake_s, handshake) : "never",
-			*p->endpoint ? p->endpoint : "(none)");
-	}
-}
-
-/* Mostly it is at the same place as before. */
-static const struct reading_peer *find_peer(const struct reading *r, const char *public_key, unsigned hint)
-{
-	for (unsigned i = 0; i < r->nr_peers; i++) {
-		const struct reading_peer *p = &r->peers[(hint + i) % r->nr_peers];
-
-		if (strcmp(p->public_key, public_key) == 0)
-			return p;
-	}
-	return NULL;
-}
-
-static const struct stage *find_stage(const char *thread)
-{
-	for (unsigned i = 0; i < ARRAY_LEN(stages); i++)
-		if (reading_is_kind(thread, stages[i].kind))
-			return &stages[i];
-	return NULL;
-}
-
-static struct rates find_rates(const struct reading *before, const struct reading *after, const char *thread)
-{
-	const struct stage *stage = find_stage(thread);
-	const double seconds = reading_seconds(before, after);
-	struct rates r = {.cpu_percent = bottleneck_thread_percent(before, after, thread)};
-
-	if (!stage)
-		return r;
-	const uint64_t now = syscalls(after, thread), old = syscalls(before, thread);
-
-	r.packets = (double)reading_grown(before, after, thread, stage->packets) / seconds;
-	r.bits = (double)reading_grown(before, after, thread, stage->bytes) * 8 / seconds;
-	r.trains = (double)reading_grown(before, after, thread, stage->trains) / seconds;
-	r.packets_per_train = r.trains > 0 ? r.packets / r.trains : 0;
-	r.syscalls = now > old ? (double)(now - old) / seconds : 0;
-	r.wakes = (double)reading_grown(before, after, thread, METRIC_WAKES) / seconds;
-	r.wakes_given = (double)reading_grown(before, after, thread, METRIC_WAKES_GIVEN) / seconds;
-	r.parks = (double)reading_grown(before, after, thread, METRIC_PARKS) / seconds;
-	return r;
-}
-
-/* All that its work took, even what udp-rx did in its place. */
-static uint64_t syscalls(const struct reading *r, const char *thread)
-{
-	const struct stage *stage = find_stage(thread);
-	uint64_t sum = 0;
-
-	if (!stage)
-		return 0;
-	const struct metrics_group_info *shown = metrics_group_info(stage->kind);
-
-	for (unsigned i = 0; i < shown->nr; i++)
-		if (strcmp(metric_info(shown->metrics[i])->unit, METRICS_SYSCALLS) == 0)
-			sum += reading_value(r, thread, shown->metrics[i]);
-	return sum;
 }
 
 static const char *age(uint64_t unix_s, char buf[QUANTITY_BYTES])
@@ -386,8 +229,9 @@ static json_t *json_group(const struct reading *r, const struct reading_group *g
 		else
 			err = json_object_set_new(histogram, bound, value);
 	}
-	if (!err && g && find_stage(g->name))
-		err = json_object_set_new(object, "syscalls", json_integer((json_int_t)syscalls(r, g->name)));
+	if (!err && g && stage_find(g->name))
+		err = json_object_set_new(
+			object, "syscalls", json_integer((json_int_t)rates_syscalls(r, g->name)));
 	if (!err)
 		return object;
 	json_decref(object);
@@ -425,7 +269,7 @@ static json_t *json_interval(const struct reading *before, const struct reading 
 
 	for (unsigned i = 0; i < after->nr_groups && !err; i++) {
 		const char *name = after->groups[i].name;
-		const struct rates r = find_rates(before, after, name);
+		const struct rates r = rates_find(before, after, name);
 
 		if (!reading_is_thread(&after->groups[i]))
 			continue;

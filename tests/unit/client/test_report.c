@@ -82,20 +82,6 @@ Test(report, totals_show_what_happened)
 	expect("  transfer: 488.28 KiB received, 0 B sent\n");
 }
 
-Test(report, interval_shows_rates)
-{
-	FILE *out = open_memstream(&text, &text_len);
-
-	report_interval(out, "wg0", &before, &after);
-	fclose(out);
-	expect("wg0: 0.50 CPUs used over 2.0 s\n");
-	/* 2000 datagrams, 2,000,000 bytes, 50 messages and 22 system calls in 2 s, and a quarter of a CPU. */
-	expect("udp-tx     25.0       1000       8.0        25    40.0        11");
-	expect("    9/64");
-	expect("  egress_down                                      10 /s\n");
-	expect("ASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8=          2.0          0.0");
-}
-
 Test(report, json_of_totals)
 {
 	json_t *root = report(NULL, false);
