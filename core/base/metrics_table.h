@@ -42,7 +42,8 @@
 		"1 while the UDP sockets are open; 0 with the interface up means that the port is taken: "   \
 		"see the log, and set another listen-port.")                                                 \
 	X(a, LISTEN_PORT, _, "listen_port", GAUGE, "port", READER,                                           \
-		"The UDP port, asked for or chosen by the kernel; 0 until there is one.")
+		"The UDP port, asked for or chosen by the kernel; 0 until there is one.")                    \
+	X(a, UPTIME_NS, _, "uptime_ns", GAUGE, "ns", READER, "Time since the process started.")
 
 /* ---- what several kinds of thread have ---- */
 
@@ -240,7 +241,7 @@
 		"Bytes of the datagrams received, without UDP and IP headers.")                              \
 	X(a, UDP_RX_TRUNCATED, truncated, "truncated", COUNTER, "datagrams", OWNER,                          \
 		"Datagrams lost because they, or what the kernel says about them, did not fit their "        \
-		"buffer.")                                                                                   \
+		"buffer; those of a peer fit, so see who sends them.")                                       \
 	X(a, UDP_RX_EMPTY, empty, "empty", COUNTER, "datagrams", OWNER,                                      \
 		"Datagrams without a byte of payload, skipped; nothing of ours sends them.")                 \
 	X(a, UDP_RX_ERRORS, errors, "errors", COUNTER, "errors", OWNER,                                      \
@@ -384,7 +385,8 @@
 #define METRICS_UDP_TX_DROPS(X, a) METRICS_UDP_TX_LOST(X, a, DROP_SEND, "send_")
 #define METRICS_UDP_RX_DROPS(X, a)                                                                           \
 	X(a, DROP_RECEIVE_TRUNCATED, truncated, "receive_truncated", COUNTER, "datagrams", OWNER,            \
-		"Datagrams received that, or whose description, did not fit their buffer.")
+		"Datagrams received that, or whose description, did not fit their buffer; those "            \
+		"of a peer fit, so see who sends them.")
 
 /* ---- structures whose counters are shown in several places ---- */
 

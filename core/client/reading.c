@@ -12,6 +12,7 @@
 
 static int add_group(struct reading *r, const char *name);
 static struct reading_counter *find(const struct reading_group *g, const char *name);
+static int take_key(char base64[READING_KEY_BYTES], const char *hex);
 static int add_peer(struct reading *r, const char *hex);
 static int add_allowed_ip(struct reading_peer *p, const char *prefix);
 static int parse(uint64_t *out, const char *value);
@@ -44,7 +45,7 @@ int reading_take_counter(void *arg, const char *key, const char *value)
 	if (strcmp(key, "group") == 0)
 		return add_group(r, value);
 	if (!r->nr_groups)
-		return -EPROTO;
+		return strcmp(key, "public_key") == 0 ? take_key(r->public_key, value) : -EPROTO;
 	err = parse(&number, value);
 	if (err)
 		return err;
@@ -213,20 +214,28 @@ static struct reading_counter *find(const struct reading_group *g, const char *n
 	return NULL;
 }
 
-static int add_peer(struct reading *r, const char *hex)
+/* As wg(8) shows it. */
+static int take_key(char base64[READING_KEY_BYTES], const char *hex)
 {
 	uint8_t key[32];
 	size_t len;
-	int err;
 
 	if (sodium_hex2bin(key, sizeof(key), hex, strlen(hex), NULL, &len, NULL) || len != sizeof(key))
 		return -EPROTO;
-	err = array_grow(&r->peers, &r->peers_capacity, r->nr_peers + 1, sizeof(*r->peers));
+	sodium_bin2base64(base64, READING_KEY_BYTES, key, sizeof(key), sodium_base64_VARIANT_ORIGINAL);
+	return 0;
+}
+
+static int add_peer(struct reading *r, const char *hex)
+{
+	struct reading_peer peer = {0};
+	int err = take_key(peer.public_key, hex);
+
+	if (!err)
+		err = array_grow(&r->peers, &r->peers_capacity, r->nr_peers + 1, sizeof(*r->peers));
 	if (err)
 		return err;
-	r->peers[r->nr_peers] = (struct reading_peer){0};
-	sodium_bin2base64(r->peers[r->nr_peers++].public_key, READING_KEY_BYTES, key, sizeof(key),
-		sodium_base64_VARIANT_ORIGINAL);
+	r->peers[r->nr_peers++] = peer;
 	return 0;
 }
 

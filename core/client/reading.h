@@ -38,7 +38,8 @@ struct reading_machine {
 };
 
 struct reading {
-	struct reading_group *groups; /* in order of first appearance */
+	char public_key[READING_KEY_BYTES]; /* of the interface; empty: it has none, or does not say */
+	struct reading_group *groups;       /* in order of first appearance */
 	unsigned nr_groups, groups_capacity;
 	unsigned current; /* group of the next counter */
 	struct reading_peer *peers;

@@ -146,6 +146,10 @@ int config_apply(struct config *c, struct config_set *set)
 	if (err)
 		goto out;
 	commit(c, &visit, opened);
+	if (identity) {
+		c->has_public_key = identity->has;
+		memcpy(c->public_key, identity->public_key, NOISE_KEY_BYTES);
+	}
 out:
 	secret_free(identity, sizeof(*identity));
 	return err;

@@ -99,6 +99,8 @@ struct config {
 	bool link_up;                       /* the interface is administratively up */
 	uint16_t listen_port; /* requested, or chosen by the kernel at the last bind; 0: none yet */
 	uint32_t fwmark;
+	bool has_public_key; /* so there is a private key */
+	uint8_t public_key[NOISE_KEY_BYTES];
 };
 
 void config_init(struct config *c, const struct config_target *target);

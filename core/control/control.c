@@ -33,6 +33,7 @@ struct control {
 	struct uapi_server *server;
 	struct link_monitor *link;
 	struct routes *routes;
+	uint64_t started_ns;
 	uint64_t reported_ns; /* when the log last reported what it has suppressed */
 	bool lock_error_reported;
 	bool stopping;
@@ -53,15 +54,17 @@ static void say_listening(const struct control *c);
 static void link_down(void *arg);
 static void link_mtu(void *arg, uint32_t mtu);
 static void link_gone(void *arg);
-static uint64_t read_interface_up(const void *control);
-static uint64_t read_port_bound(const void *control);
-static uint64_t read_listen_port(const void *control);
 static int timeout_ms(const struct control *c);
 static void tick(struct control *c);
 static void report_lock_error(struct control *c);
 static int backend_set(void *ctx, struct config_set *set);
 static int backend_get(void *ctx, struct config_snapshot *out);
 static int backend_stats(void *ctx, struct uapi_text *out);
+static void register_metrics(struct control *c);
+static uint64_t read_uptime(const void *control);
+static uint64_t read_interface_up(const void *control);
+static uint64_t read_listen_port(const void *control);
+static uint64_t read_port_bound(const void *control);
 static void add_counter(void *arg, const char *group, const char *name, uint64_t value);
 static int backend_log(void *ctx, const char *directives, struct uapi_text *out);
 static void target_call(void *ctx, void (*fn)(struct device *dev, void *arg), void *arg);
@@ -109,6 +112,7 @@ int control_new(struct control **out)
 		.ctx = c,
 	};
 	config_init(&c->config, &c->target);
+	c->started_ns = park_clock_ns();
 
 	err = event_loop_init(&c->loop);
 	if (err)
@@ -143,14 +147,10 @@ int control_start(struct control *c, const struct control_params *params)
 	int err;
 
 	c->params = *params;
-	metrics_add_read(
-		params->metrics, METRICS_GROUP_PROCESS, 0, METRIC_INTERFACE_UP, read_interface_up, c);
-	metrics_add_read(params->metrics, METRICS_GROUP_PROCESS, 0, METRIC_PORT_BOUND, read_port_bound, c);
-	metrics_add_read(params->metrics, METRICS_GROUP_PROCESS, 0, METRIC_LISTEN_PORT, read_listen_port, c);
-	err = metrics_status(params->metrics);
-	if (err)
-		return err;
-	err = watch_link(c);
+	register_metrics(c);
+	err = metrics_status(c->params.metrics);
+	if (!err)
+		err = watch_link(c);
 	if (err)
 		return err;
 	err = routes_new(&c->routes, &c->loop, &c->target, NULL);
@@ -342,21 +342,6 @@ static void link_gone(void *arg)
 	stop(c, 0);
 }
 
-static uint64_t read_interface_up(const void *control)
-{
-	return ((const struct control *)control)->config.link_up;
-}
-
-static uint64_t read_port_bound(const void *control)
-{
-	return !!((const struct control *)control)->config.sockets;
-}
-
-static uint64_t read_listen_port(const void *control)
-{
-	return ((const struct control *)control)->config.listen_port;
-}
-
 /* How long the loop may wait until tick() is due. */
 static int timeout_ms(const struct control *c)
 {
@@ -435,6 +420,8 @@ static int backend_stats(void *ctx, struct uapi_text *out)
 	struct control *c = ctx;
 	struct stats_listing listing = {.out = out};
 
+	if (c->config.has_public_key)
+		uapi_text_add_key(out, "public_key", c->config.public_key);
 	metrics_each(c->params.metrics, add_counter, &listing);
 	return 0;
 }
@@ -448,6 +435,36 @@ static void add_counter(void *arg, const char *group, const char *name, uint64_t
 		uapi_text_add(listing->out, "group=%s\n", group);
 	}
 	uapi_text_add(listing->out, "%s=%llu\n", name, (unsigned long long)value);
+}
+
+static void register_metrics(struct control *c)
+{
+	struct metrics *m = c->params.metrics;
+
+	metrics_add_read(m, METRICS_GROUP_PROCESS, 0, METRIC_UPTIME_NS, read_uptime, c);
+	metrics_add_read(m, METRICS_GROUP_PROCESS, 0, METRIC_INTERFACE_UP, read_interface_up, c);
+	metrics_add_read(m, METRICS_GROUP_PROCESS, 0, METRIC_LISTEN_PORT, read_listen_port, c);
+	metrics_add_read(m, METRICS_GROUP_PROCESS, 0, METRIC_PORT_BOUND, read_port_bound, c);
+}
+
+static uint64_t read_uptime(const void *control)
+{
+	return park_clock_ns() - ((const struct control *)control)->started_ns;
+}
+
+static uint64_t read_interface_up(const void *control)
+{
+	return ((const struct control *)control)->config.link_up;
+}
+
+static uint64_t read_listen_port(const void *control)
+{
+	return ((const struct control *)control)->config.listen_port;
+}
+
+static uint64_t read_port_bound(const void *control)
+{
+	return !!((const struct control *)control)->config.sockets;
 }
 
 static int backend_log(void *ctx, const char *directives, struct uapi_text *out)

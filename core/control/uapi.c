@@ -63,7 +63,6 @@ static void answer_status(struct uapi_session *s, int err);
 static int run_get(struct uapi_session *s);
 static void add_peer_view(
 	struct uapi_text *out, const struct config_snapshot *snapshot, const struct config_peer_view *view);
-static void add_key(struct uapi_text *out, const char *name, const uint8_t key[NOISE_KEY_BYTES]);
 static void add_prefix(struct uapi_text *out, const struct ip_prefix *prefix);
 static bool text_reserve(struct uapi_text *text, size_t more);
 static void text_shrink(struct uapi_text *text);
@@ -383,7 +382,7 @@ static int run_get(struct uapi_session *s)
 	if (err)
 		return err;
 	if (snapshot->has_private_key)
-		add_key(out, "private_key", snapshot->private_key);
+		uapi_text_add_key(out, "private_key", snapshot->private_key);
 	if (snapshot->listen_port)
 		uapi_text_add(out, "listen_port=%u\n", snapshot->listen_port);
 	if (snapshot->fwmark)
@@ -399,8 +398,8 @@ static void add_peer_view(
 {
 	char endpoint[ENDPOINT_STRLEN];
 
-	add_key(out, "public_key", view->public_key);
-	add_key(out, "preshared_key", view->preshared);
+	uapi_text_add_key(out, "public_key", view->public_key);
+	uapi_text_add_key(out, "preshared_key", view->preshared);
 	uapi_text_add(out, "protocol_version=1\n");
 	if (endpoint_is_set(&view->endpoint))
 		uapi_text_add(out, "endpoint=%s\n", endpoint_format(&view->endpoint, endpoint));
@@ -416,20 +415,6 @@ static void add_peer_view(
 		view->persistent_keepalive_s);
 	for (uint32_t i = 0; i < view->nr_prefixes; i++)
 		add_prefix(out, &snapshot->prefixes[view->first_prefix + i]);
-}
-
-static void add_key(struct uapi_text *out, const char *name, const uint8_t key[NOISE_KEY_BYTES])
-{
-	static const char digits[] = "0123456789abcdef";
-	char hex[2 * NOISE_KEY_BYTES + 1];
-
-	for (unsigned i = 0; i < NOISE_KEY_BYTES; i++) {
-		hex[2 * i] = digits[key[i] >> 4];
-		hex[2 * i + 1] = digits[key[i] & 15];
-	}
-	hex[sizeof(hex) - 1] = '\0';
-	uapi_text_add(out, "%s=%s\n", name, hex);
-	secret_zero(hex, sizeof(hex));
 }
 
 static void add_prefix(struct uapi_text *out, const struct ip_prefix *prefix)
@@ -462,6 +447,20 @@ void uapi_text_add(struct uapi_text *text, const char *fmt, ...)
 	}
 	text->failed = true;
 	text->len = 0;
+}
+
+void uapi_text_add_key(struct uapi_text *text, const char *name, const uint8_t key[NOISE_KEY_BYTES])
+{
+	static const char digits[] = "0123456789abcdef";
+	char hex[2 * NOISE_KEY_BYTES + 1];
+
+	for (unsigned i = 0; i < NOISE_KEY_BYTES; i++) {
+		hex[2 * i] = digits[key[i] >> 4];
+		hex[2 * i + 1] = digits[key[i] & 15];
+	}
+	hex[sizeof(hex) - 1] = '\0';
+	uapi_text_add(text, "%s=%s\n", name, hex);
+	secret_zero(hex, sizeof(hex));
 }
 
 /* On failure the text keeps what it has. */

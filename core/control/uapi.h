@@ -6,8 +6,9 @@
  * A request is lines of key=value ended by an empty line; the first line names the operation. Besides get=1
  * and set=1 there are two of our own:
  *
- *	stats=1            answers group=NAME lines, each followed by the NAME=VALUE lines of its counters, a
- *	                   histogram being a NAME.le_BOUND line for each bucket
+ *	stats=1            answers the public_key= of the interface, if it has one; then group=NAME lines, each
+ *	                   followed by the NAME=VALUE lines of its counters, a histogram being a NAME.le_BOUND
+ *	                   line for each bucket
  *	log=DIRECTIVES     changes the log levels (empty: leaves them) and answers log= with those in force
  *
  * Every answer ends in errno=N and an empty line; N is 0 or a negative errno, as wg(8) expects.
@@ -34,6 +35,8 @@ struct uapi_text {
 };
 
 void uapi_text_add(struct uapi_text *text, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The line name=KEY, in hexadecimal. */
+void uapi_text_add_key(struct uapi_text *text, const char *name, const uint8_t key[NOISE_KEY_BYTES]);
 
 /* What the requests act on. Each function returns 0 or -errno, which becomes the errno of the answer. */
 struct uapi_backend {

@@ -50,6 +50,21 @@ Test(reading, refuses_lines_that_cannot_be)
 	reading_done(&r);
 }
 
+Test(reading, takes_the_public_key_of_the_interface)
+{
+	static const char hex[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+	struct reading r = {0};
+
+	cr_assert_eq(reading_take_counter(&r, "public_key", "00"), -EPROTO);
+	counter(&r, "public_key", hex);
+	cr_assert_str_eq(r.public_key, "ASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8=");
+	counter(&r, "group", "state");
+	cr_assert_eq(
+		reading_take_counter(&r, "public_key", hex), -EPROTO, "in a group, where counters stand");
+	reading_done(&r);
+	cr_assert_str_empty(r.public_key);
+}
+
 Test(reading, keeps_of_a_peer_what_wg_shows)
 {
 	static const char hex[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

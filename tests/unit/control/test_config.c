@@ -317,6 +317,26 @@ Test(config, private_key_of_zeros_removes_it)
 	bench_free(b);
 }
 
+/* For those who ask which key this is: found without going through the secret one. */
+Test(config, public_key_follows_the_private_key)
+{
+	struct bench *b = bench_new();
+
+	cr_assert(!b->config.has_public_key);
+	cr_assert_eq(bench_set(b, "private_key=%s\n", PRIVATE), 0);
+	cr_assert(b->config.has_public_key);
+	cr_assert_arr_eq(b->config.public_key, b->dev->identity.public_key, NOISE_KEY_BYTES);
+	bench_sockets.busy_port = 7;
+	cr_assert_eq(config_link_up(&b->config), 0);
+	cr_assert_eq(bench_set(b, "private_key=%s\nlisten_port=7\n", bench_key(1)), -EADDRINUSE);
+	cr_assert_arr_eq(b->config.public_key, b->dev->identity.public_key, NOISE_KEY_BYTES);
+	cr_assert_eq(bench_set(b, "fwmark=3\n"), 0);
+	cr_assert(b->config.has_public_key);
+	cr_assert_eq(bench_set(b, "private_key=%064d\n", 0), 0);
+	cr_assert(!b->config.has_public_key);
+	bench_free(b);
+}
+
 Test(config, private_key_is_clamped_on_read_back)
 {
 	struct bench *b = bench_new();
