@@ -11,7 +11,17 @@
 #include "ring/cpu.h"
 #include "ring/number.h"
 
-enum { OPT_TUN_THREADS = 256, OPT_AEAD, OPT_MTU, OPT_LOG, OPT_LOG_FORMAT, OPT_JSON, OPT_WATCH, OPT_INTERVAL };
+enum {
+	OPT_TUN_THREADS = 256,
+	OPT_AEAD,
+	OPT_MTU,
+	OPT_LOG,
+	OPT_LOG_FORMAT,
+	OPT_JSON,
+	OPT_ALL,
+	OPT_WATCH,
+	OPT_INTERVAL
+};
 
 /* With '-' first each word that is no option comes in its turn, as OPT_WORD, and argv keeps its order. */
 static const char short_options[] = "-:fhV";
@@ -26,6 +36,7 @@ static const struct option long_options[] = {
 	{"log", required_argument, NULL, OPT_LOG},
 	{"log-format", required_argument, NULL, OPT_LOG_FORMAT},
 	{"json", no_argument, NULL, OPT_JSON},
+	{"all", no_argument, NULL, OPT_ALL},
 	{"watch", no_argument, NULL, OPT_WATCH},
 	{"interval", required_argument, NULL, OPT_INTERVAL},
 	{"help", no_argument, NULL, 'h'},
@@ -35,7 +46,7 @@ static const struct option long_options[] = {
 
 static const char help_text[] =
 	"Usage: sluice [options] IFNAME\n"
-	"       sluice stats IFNAME [--watch] [--interval SECONDS] [--json]\n"
+	"       sluice stats IFNAME [--all] [--watch] [--interval SECONDS] [--json]\n"
 	"       sluice log IFNAME [DIRECTIVES]\n"
 	"\n"
 	"Creates the TUN interface IFNAME and serves it as a WireGuard interface, to be set up with\n"
@@ -52,7 +63,8 @@ static const char help_text[] =
 	"  -h, --help                print this and exit\n"
 	"  -V, --version             print the version and exit\n"
 	"\n"
-	"sluice stats prints the counters and peers of a running sluice, or, with one of\n"
+	"sluice stats prints the state, totals, drops, threads and peers of a running sluice, with\n"
+	"--all every counter; or, with one of\n"
 	"\n"
 	"      --interval SECONDS    what happens a second, over an interval of 0.1 to 3600 s\n"
 	"      --watch               the same again and again until Ctrl-C (default: every second),\n"
@@ -196,6 +208,10 @@ static int parse_option(struct options *o, struct seen *seen, int option, char *
 		o->json = true;
 		seen->stats_option = "--json";
 		return 0;
+	case OPT_ALL:
+		o->all = true;
+		seen->stats_option = "--all";
+		return 0;
 	case OPT_WATCH:
 		o->watch = true;
 		seen->stats_option = "--watch";
@@ -285,6 +301,8 @@ static int parse_words(
 	}
 	if (seen->stats_option && o->command != OPTIONS_STATS)
 		return fail(error, "%s goes with sluice stats; see sluice --help", seen->stats_option);
+	if (o->all && (o->watch || o->interval_ms))
+		return fail(error, "--all prints totals and does not go with --watch or --interval");
 	if (nr < 1)
 		return fail(error, "no interface name given; see sluice --help");
 	if (nr > (o->command == OPTIONS_LOG ? 2 : 1))

@@ -29,7 +29,7 @@ struct options {
 	char ifname[IFNAMSIZ];
 	bool foreground;
 	/* of OPTIONS_STATS */
-	bool json, watch;
+	bool json, watch, all;
 	unsigned interval_ms; /* 0: not given */
 	/* of OPTIONS_RUN; log also of OPTIONS_LOG, where "" asks for the levels in force */
 	unsigned tun_threads;

@@ -14,6 +14,7 @@
 #include "core/base/control_address.h"
 #include "core/client/interval.h"
 #include "core/client/report.h"
+#include "core/client/totals.h"
 #include "crypto/secret.h"
 #include "ring/number.h"
 #include "ring/park.h"
@@ -124,7 +125,7 @@ static int print_once(const struct options *options, struct connection *c)
 	else if (!err && options->json)
 		err = report_json(stdout, options->ifname, NULL, &now, false);
 	else if (!err)
-		report_totals(stdout, &now);
+		totals_print(stdout, options->ifname, &now, options->all);
 	if (!err && (fflush(stdout) || ferror(stdout)))
 		err = -EIO;
 	reading_done(&before);

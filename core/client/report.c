@@ -1,22 +1,14 @@
 #include "core/client/report.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "core/client/bottleneck.h"
 #include "core/client/quantity.h"
 #include "core/client/rates.h"
 #include "core/client/stage.h"
-
-static void print_group(FILE *out, const struct reading_group *g, int width);
-static void print_histogram(FILE *out, const struct reading_group *g, unsigned first, int width);
-static void print_drops(FILE *out, const struct reading *r);
-static void print_peer(FILE *out, const struct reading_peer *p);
-static const char *age(uint64_t unix_s, char buf[QUANTITY_BYTES]);
-static const char *bytes(uint64_t n, char buf[QUANTITY_BYTES]);
+#include "core/client/totals.h"
 
 static json_t *json_groups(const struct reading *r, bool threads);
 static json_t *json_group(const struct reading *r, const struct reading_group *g);
@@ -25,30 +17,11 @@ static json_t *json_interval(const struct reading *before, const struct reading 
 static json_t *json_bottleneck(const struct reading *before, const struct reading *after);
 static json_t *json_rounded(double value);
 
-void report_totals(FILE *out, const struct reading *r)
-{
-	int width = 0;
-
-	for (unsigned i = 0; i < r->nr_groups; i++)
-		for (unsigned j = 0; j < r->groups[i].nr; j++) {
-			const char *name = r->groups[i].counters[j].name, *bound;
-			size_t len = strlen(name);
-
-			(void)reading_is_bucket(name, &len, &bound);
-			width = MAX(width, (int)len);
-		}
-	for (unsigned i = 0; i < r->nr_groups; i++)
-		if (reading_is_thread(&r->groups[i]))
-			print_group(out, &r->groups[i], width);
-	print_drops(out, r);
-	for (unsigned i = 0; i < r->nr_peers; i++)
-		print_peer(out, &r->peers[i]);
-}
-
 int report_json(FILE *out, const char *ifname, const struct reading *before, const struct reading *after,
 	bool compact)
 {
-	json_t *root = json_pack("{s:s, s:o, s:o, s:o, s:o}", "interface", ifname, "process",
+	json_t *root = json_pack("{s:s, s:s?, s:s?, s:o, s:o, s:o, s:o}", "interface", ifname, "state",
+		totals_state(after), "public_key", *after->public_key ? after->public_key : NULL, "process",
 		json_group(after, reading_group(after, metrics_group_name(METRICS_GROUP_PROCESS))), "threads",
 		json_groups(after, true), "drops",
 		json_group(after, reading_group(after, metrics_group_name(METRICS_GROUP_DROPS))), "peers",
@@ -67,122 +40,7 @@ int report_json(FILE *out, const char *ifname, const struct reading *before, con
 	return err;
 }
 
-/* ---- text ---- */
-
-static void print_group(FILE *out, const struct reading_group *g, int width)
-{
-	const char *bound;
-	size_t len;
-
-	fprintf(out, "%s\n", g->name);
-	for (unsigned i = 0; i < g->nr; i++) {
-		if (!reading_is_bucket(g->counters[i].name, &len, &bound))
-			fprintf(out, "  %-*s %20" PRIu64 "\n", width, g->counters[i].name,
-				g->counters[i].value);
-		else if (strcmp(bound, "0") == 0)
-			print_histogram(out, g, i, width);
-	}
-	putc('\n', out);
-}
-
-/* "1: 20  2: 3  3-4: 7": only what happened. */
-static void print_histogram(FILE *out, const struct reading_group *g, unsigned first, int width)
-{
-	const char *bound;
-	size_t len = 0;
-	uint64_t above = 0;
-	bool any = false;
-
-	(void)reading_is_bucket(g->counters[first].name, &len, &bound);
-	fprintf(out, "  %-*.*s ", width, (int)len, g->counters[first].name);
-	for (unsigned i = first; i < g->nr; i++) {
-		const struct reading_counter *c = &g->counters[i];
-		size_t this_len;
-
-		if (!reading_is_bucket(c->name, &this_len, &bound) || this_len != len ||
-			strncmp(c->name, g->counters[first].name, len) != 0)
-			break;
-		const uint64_t upto = reading_bound(bound);
-
-		if (c->value && strcmp(bound, "inf") == 0)
-			fprintf(out, "%s>%" PRIu64 ": %" PRIu64, any ? "  " : "", above, c->value);
-		else if (c->value && upto > above + 1)
-			fprintf(out, "%s%" PRIu64 "-%" PRIu64 ": %" PRIu64, any ? "  " : "", above + 1, upto,
-				c->value);
-		else if (c->value)
-			fprintf(out, "%s%" PRIu64 ": %" PRIu64, any ? "  " : "", upto, c->value);
-		any |= c->value != 0;
-		above = upto;
-	}
-	fputs(any ? "\n" : "-\n", out);
-}
-
-/* Those that happened. */
-static void print_drops(FILE *out, const struct reading *r)
-{
-	const struct reading_group *g = reading_group(r, metrics_group_name(METRICS_GROUP_DROPS));
-	bool any = false;
-
-	fputs("drops\n", out);
-	for (unsigned i = 0; g && i < g->nr; i++) {
-		if (!g->counters[i].value)
-			continue;
-		any = true;
-		fprintf(out, "  %-30s %20" PRIu64 "\n", g->counters[i].name, g->counters[i].value);
-	}
-	fputs(any ? "\n" : "  none\n\n", out);
-}
-
-static void print_peer(FILE *out, const struct reading_peer *p)
-{
-	char rx[QUANTITY_BYTES], tx[QUANTITY_BYTES], handshake[QUANTITY_BYTES];
-
-	fprintf(out, "peer: %s\n", p->public_key);
-	if (*p->endpoint)
-		fprintf(out, "  endpoint: %s\n", p->endpoint);
-	fputs("  allowed ips: ", out);
-	for (unsigned i = 0; i < p->nr_allowed_ips; i++)
-		fprintf(out, "%s%s", i ? ", " : "", p->allowed_ips[i]);
-	fputs(p->nr_allowed_ips ? "\n" : "(none)\n", out);
-	if (p->handshake_s)
-		fprintf(out, "  latest handshake: %s ago\n", age(p->handshake_s, handshake));
-	if (p->rx_bytes || p->tx_bytes)
-		fprintf(out, "  transfer: %s received, %s sent\n", bytes(p->rx_bytes, rx),
-			bytes(p->tx_bytes, tx));
-	if (p->keepalive_s)
-		fprintf(out, "  persistent keepalive: every %" PRIu64 " seconds\n", p->keepalive_s);
-	putc('\n', out);
-}
-
-static const char *age(uint64_t unix_s, char buf[QUANTITY_BYTES])
-{
-	const time_t now = time(NULL);
-	const uint64_t s = now > 0 && (uint64_t)now > unix_s ? (uint64_t)now - unix_s : 0;
-
-	if (s < 120)
-		snprintf(buf, QUANTITY_BYTES, "%" PRIu64 " s", s);
-	else if (s < 2 * 3600)
-		snprintf(buf, QUANTITY_BYTES, "%" PRIu64 " min", s / 60);
-	else if (s < 2 * 86400)
-		snprintf(buf, QUANTITY_BYTES, "%" PRIu64 " h", s / 3600);
-	else
-		snprintf(buf, QUANTITY_BYTES, "%" PRIu64 " days", s / 86400);
-	return buf;
-}
-
-static const char *bytes(uint64_t n, char buf[QUANTITY_BYTES])
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-	double value = (double)n;
-	unsigned unit = 0;
-
-	for (; value >= 1024 && unit < ARRAY_LEN(units) - 1; unit++)
-		value /= 1024;
-	snprintf(buf, QUANTITY_BYTES, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
-	return buf;
-}
-
-/* ---- JSON: a function returns NULL for want of memory, which json_pack() and json_*_new() pass on ---- */
+/* A function returns NULL for want of memory, which json_pack() and json_*_new() pass on. */
 
 static json_t *json_groups(const struct reading *r, bool threads)
 {

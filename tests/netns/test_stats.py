@@ -100,6 +100,54 @@ def bytes_hex(key):
 
 
 @case(ours=True)
+def stats_begin_with_state_port_and_public_key(sluice):
+    t = Tunnel(sluice, sluice)
+    ping(t.n1, "10.0.0.2", count=20, interval=0.02)
+    s, text = json.loads(stats(t, "--json").stdout), stats(t).stdout
+    interface, _ = t.a.daemon.dump()
+    port = s["process"]["listen_port"]
+    check(s["state"] == "up" and s["public_key"] == t.a.public == interface["public_key"], (s["state"], s["public_key"], interface))
+    check(port == int(interface["listen_port"]) and s["process"]["port_bound"] == 1 and s["process"]["uptime_ns"] > 0, s["process"])
+    check(text.startswith(f"interface: wg0\n  state: up\n  public key: {t.a.public}\n  listening port: {port}\n  uptime: "), text)
+    for what in ("received", "sent"):
+        m = re.search(rf"^  {what}: (\d+) packets, [\d.]+ k?B \(\d+ packets/s, [\d.]+ Mbit/s since the start\)$", text, re.M)
+        check(m and int(m[1]) >= 20, text)
+    check(len([line for line in text.split("\n") if re.match(r"(tun-[rt]x\d|state|udp-[rt]x|control) +[\d.]+ s", line)]) == len(THREADS) + 1, text)
+    check(re.search(r"^tun-rx0\n +trains +\d+$", stats(t, "--all").stdout, re.M), "--all does not print every counter")
+    t.a.node.run("ip", "link", "set", "wg0", "down")
+    t.a.node.run("ping", "-c1", "-W1", "10.0.0.2", ok=False)
+    check(json.loads(stats(t, "--json").stdout)["state"] == "down", "it is down")
+    check("  state: down; to set it up: ip link set wg0 up\n" in stats(t).stdout, stats(t).stdout)
+    # Its port is taken meanwhile.
+    with t.a.node.popen("python3", "-c", f"import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', {port})); print(flush=True); time.sleep(60)",
+                        stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        t.a.node.run("ip", "link", "set", "wg0", "up")
+        end = time.monotonic() + 5
+        while json.loads(stats(t, "--json").stdout)["state"] != "unbound" and time.monotonic() < end:
+            time.sleep(0.05)
+        text = stats(t).stdout
+        holder.kill()
+    check("  state: up, but without its UDP port" in text and f"  listening port: {port} (not bound)\n" in text, text)
+
+
+@case(ours=True)
+def stats_and_ps_call_threads_the_same(sluice):
+    t = Tunnel(sluice, sluice)
+    pid = t.a.daemon.pid
+
+    def name(task):
+        with open(f"/proc/{pid}/task/{task}/comm") as f:
+            return f.read().strip()
+
+    # The first thread's name is what killall looks for.
+    check(name(pid) == os.path.basename(sluice.path)[:15], name(pid))
+    shown = set(json.loads(stats(t, "--json").stdout)["threads"])
+    names = [name(task) for task in os.listdir(f"/proc/{pid}/task") if int(task) != pid]
+    check(sorted(names) == sorted(shown - {"control"} | {"log", "rcu"}), (names, shown))
+
+
+@case(ours=True)
 def stats_of_an_interval_name_the_stage(sluice):
     t = Tunnel(sluice, sluice)
     idle = json.loads(stats(t, "--json", "--interval", "0.3").stdout)

@@ -120,6 +120,9 @@ Test(options, commands_to_a_running_process)
 	cr_assert_eq(o.command, OPTIONS_STATS);
 	cr_assert_str_eq(o.ifname, "wg0");
 	cr_assert_eq(o.json, false);
+	cr_assert_eq(o.all, false);
+	cr_assert_eq(parse(&o, "stats wg0 --all"), 0, "%s", error);
+	cr_assert_eq(o.all, true);
 	cr_assert_eq(parse(&o, "stats wg0 --json"), 0, "%s", error);
 	cr_assert_eq(o.json, true);
 	cr_assert_eq(o.watch, false);
@@ -175,6 +178,9 @@ Test(options, refused_with_one_line_that_says_what_is_wrong)
 		{"--foreground=1 wg0", "takes no value"},
 		{"--json wg0", "--json goes with sluice stats"},
 		{"--watch wg0", "--watch goes with sluice stats"},
+		{"--all wg0", "--all goes with sluice stats"},
+		{"stats --all --watch wg0", "--all prints totals and does not go with --watch"},
+		{"stats wg0 --interval 1 --all", "--all prints totals and does not go with --watch"},
 		{"--interval 1 log wg0", "--interval goes with sluice stats"},
 		{"stats wg0 --interval 0", "--interval 0: give a number of seconds from 0.1 to 3600"},
 		{"stats wg0 --interval 0.0999", "from 0.1 to 3600"},

@@ -50,11 +50,6 @@ static void teardown(void)
 
 TestSuite(report, .init = setup, .fini = teardown);
 
-static void expect(const char *words)
-{
-	cr_assert(strstr(text, words), "\"%s\" is not in:\n%s", words, text);
-}
-
 static json_t *report(const struct reading *old, bool compact)
 {
 	FILE *out = open_memstream(&text, &text_len);
@@ -65,21 +60,6 @@ static json_t *report(const struct reading *old, bool compact)
 	root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
 	cr_assert(root, "%s", text);
 	return root;
-}
-
-Test(report, totals_show_what_happened)
-{
-	FILE *out = open_memstream(&text, &text_len);
-
-	report_totals(out, &after);
-	fclose(out);
-	expect("udp-tx\n");
-	expect("1: 4  5-8: 56  >8: 2\n");
-	expect("  egress_down ");
-	cr_assert(!strstr(text, "egress_no_peer"), "%s", text);
-	cr_assert(!strstr(text, "process\n"), "%s", text);
-	expect("peer: ASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8=\n  allowed ips: 10.0.0.2/32\n");
-	expect("  transfer: 488.28 KiB received, 0 B sent\n");
 }
 
 Test(report, json_of_totals)
@@ -106,6 +86,32 @@ Test(report, json_of_totals)
 	cr_assert_str_eq(allowed, "10.0.0.2/32");
 	cr_assert_null(json_object_get(root, "interval"));
 	cr_assert_null(json_object_get(json_array_get(json_object_get(root, "peers"), 0), "endpoint"));
+	/* A gateway of another version does not say. */
+	cr_assert(json_is_null(json_object_get(root, "state")) &&
+		  json_is_null(json_object_get(root, "public_key")));
+	json_decref(root);
+}
+
+Test(report, json_says_state_and_public_key)
+{
+	static const char hex[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+	const char *state, *key;
+	json_int_t port;
+	json_t *root;
+
+	reading_done(&after);
+	cr_assert_eq(reading_take_counter(&after, "public_key", hex), 0);
+	cr_assert_eq(reading_take_counter(&after, "group", "process"), 0);
+	cr_assert_eq(reading_take_counter(&after, "interface_up", "1"), 0);
+	cr_assert_eq(reading_take_counter(&after, "port_bound", "1"), 0);
+	cr_assert_eq(reading_take_counter(&after, "listen_port", "51820"), 0);
+	root = report(NULL, true);
+	cr_assert_eq(json_unpack(root, "{s:s, s:s, s:{s:I}}", "state", &state, "public_key", &key, "process",
+			     "listen_port", &port),
+		0, "%s", text);
+	cr_assert_str_eq(state, "up");
+	cr_assert_str_eq(key, "ASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8=");
+	cr_assert_eq(port, 51820);
 	json_decref(root);
 }
 

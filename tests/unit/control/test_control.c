@@ -417,7 +417,11 @@ Test(control, commands_speak_to_the_running_process)
 {
 	start_daemon("--log=info");
 	cr_assert_eq(run("stats wgt"), 0, "%s", logged);
-	cr_assert(strstr(logged, "tun-rx1\n") && strstr(logged, "drops\n"), "%s", logged);
+	cr_assert(strstr(logged, "interface: wgt\n  state: down;") && strstr(logged, "\ntun-rx1 ") &&
+			  strstr(logged, "drops\n") && !strstr(logged, "tun-rx1\n"),
+		"%s", logged);
+	cr_assert_eq(run("stats wgt --all"), 0, "%s", logged);
+	cr_assert(strstr(logged, "  state: down;") && strstr(logged, "tun-rx1\n  trains "), "%s", logged);
 	cr_assert_eq(run("stats wgt --json"), 0);
 	cr_assert(strstr(logged, "\"state\": {") && strstr(logged, "\"egress_no_peer\": 0"), "%s", logged);
 	cr_assert_eq(run("log wgt off,uapi=debug"), 0);
