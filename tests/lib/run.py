@@ -61,7 +61,7 @@ class Build:
 # Each build type runs what it is best at finding; the whole end-to-end suite runs once, in what users get.
 BUILDS_ALL = [
     Build("gcc", "gcc", ["-Dbuildtype=release"], ["lint", "unit", "sim", "fuzz", "stress", "e2e"], cpu_limits=CPU_LIMITS,
-          lint=["layers", "documents", "text", "hardening"]),
+          lint=["layers", "documents", "counters", "text", "hardening"]),
     Build("clang", "clang-14", ["-Dbuildtype=release"], ["lint", "unit", "sim", "e2e"],
           ["--quick", "ping*", "tcp*", "udp*", "tun_threads", "flow_order*", "gdb*"], lint=["hardening"]),
     Build("gcc-asan", "gcc", ASAN, ["unit", "sim", "fuzz", "e2e"], ["--quick"], 3),

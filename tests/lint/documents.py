@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the documents to the tree: what they link to and name exists, and the manual names every option and counter.
+"""Holds the documents to the tree: what they link to and name exists, and the manual names every option.
 
     documents.py [BUILD]      BUILD is not used; every program of this suite is given one
 
@@ -24,11 +24,8 @@ HEADING_RE = re.compile(r"^#+ (.*)$", re.M)
 # Ends of the names of files that people write here; a word with one of these names a file even without its folder.
 SOURCE_RE = re.compile(r"[\w*}\]-]\.(\[ch\]|c|h|py|md|sh|build|supp|8)$")
 FUNCTION_RE = re.compile(r"([A-Za-z]\w*)\(\)")
-METRIC_RE = re.compile(r'\bX\(a, [\w#]+, [\w\[\]]+,\s*(prefix )?"(\w+)"')
-DROP_RE = re.compile(r'\bMETRICS_DROP\(X, a, \w+,\s*"(\w+)"')
-PREFIX_RE = re.compile(r'\bMETRICS_UDP_TX_LOST\(X, a, \w+, "(\w+)"\)')
 OPTION_RE = re.compile(r'^\t\{"([a-z-]+)", (?:no|required)_argument', re.M)
-METRICS, OPTIONS, MANUAL = "core/base/metrics_table.h", "core/base/options.c", "core/sluice.8"
+OPTIONS, MANUAL = "core/base/options.c", "core/sluice.8"
 
 
 class Tree:
@@ -144,15 +141,10 @@ def check_comments(tree):
 
 
 def check_manual(tree):
-    table, manual = re.sub(r"/\*.*?\*/", "", tree.text(METRICS), flags=re.S), tree.text(MANUAL)
-    names = [name for prefixed, name in METRIC_RE.findall(table) if not prefixed] + DROP_RE.findall(table)
-    names += [prefix + name for prefix in PREFIX_RE.findall(table) for prefixed, name in METRIC_RE.findall(table) if prefixed]
-    options = OPTION_RE.findall(tree.text(OPTIONS))
-    told = set(re.findall(r"[\w]+", "\n".join(line for line in manual.split("\n") if re.match(r"\.(It|Li) ", line))))
-    if len(names) < 50 or len(options) < 5:
-        return [f"{METRICS}, {OPTIONS}: only {len(names)} counters and {len(options)} options found"]
-    complaints = [f"{MANUAL}: does not name the counter {n}" for n in names if n not in told]
-    return complaints + [f"{MANUAL}: does not name the option --{o}" for o in options if f"Fl -{o}" not in manual]
+    options, manual = OPTION_RE.findall(tree.text(OPTIONS)), tree.text(MANUAL)
+    if len(options) < 5:
+        return [f"{OPTIONS}: only {len(options)} options found"]
+    return [f"{MANUAL}: does not name the option --{o}" for o in options if f"Fl -{o}" not in manual]
 
 
 CHECKS = [check_links, check_names, check_comments, check_manual]
@@ -164,14 +156,13 @@ SAMPLE = {
     "ring/README.md": "# Rules\n`pool.c` `../README.md`\n",
     "ring/pool.c": "/* see ring/park.c, elsewhere/DESIGN.md and README.md */\n",
     "ring/pool.h": "int get(void);\n",
-    METRICS: "".join(f'X(a, N{i}, n, "n{i}", COUNTER)\n' for i in range(60)),
     OPTIONS: "".join(f'\t{{"o{c}", no_argument, NULL, 0}},\n' for c in "abcdef"),
-    MANUAL: "".join(f".It Li n{i}\n" for i in range(1, 60)) + "".join(f".Fl -o{c}\n" for c in "abcde"),
+    MANUAL: "".join(f".Fl -o{c}\n" for c in "abcde"),
 }
 FAULTS = {
     "README.md: nothing at gone/README.md", "README.md: no heading for #heading", "README.md: there is no ring/{pool,gone}.c", "README.md: there is no ring/*.x",
     "README.md: there is no old.c", "README.md: there is no gone()", "README.md: there is no ring/run", "ring/pool.c: there is no ring/park.c", "ring/pool.c: there is no elsewhere/DESIGN.md",
-    f"{MANUAL}: does not name the counter n0", f"{MANUAL}: does not name the option --of",
+    f"{MANUAL}: does not name the option --of",
 }
 
 
