@@ -145,12 +145,12 @@ WORKLOADS = {w.name: w for w in (
 
 
 def thread_seconds(pid):
-    """Processor time by thread name. schedstat counts nanoseconds; stat only ticks of 10 ms."""
+    """Processor time by thread name, as `sluice stats` gives it: the first thread is control. schedstat counts nanoseconds; stat only ticks of 10 ms."""
     out = {}
     for task in os.listdir(f"/proc/{pid}/task"):
         try:
             with open(f"/proc/{pid}/task/{task}/comm") as f:
-                name = f.read().strip()
+                name = "control" if int(task) == pid else f.read().strip()
             try:
                 with open(f"/proc/{pid}/task/{task}/schedstat") as f:
                     seconds = int(f.read().split()[0]) / 1e9

@@ -70,6 +70,7 @@ static bool writer_finish(void);
 static void report_check(const char *text);
 static void say_lost(uint64_t lost);
 static void begin_line(struct log_line *line, enum log_level level, enum log_component component);
+static void thread_name(char name[LOG_THREAD_BYTES]);
 static void write_line(const struct log_line *line);
 static size_t json_line(char text[LINE_BYTES], const struct log_line *line);
 static size_t human_line(char text[LINE_BYTES], const struct log_line *line, bool to_syslog);
@@ -379,7 +380,16 @@ static void begin_line(struct log_line *line, enum log_level level, enum log_com
 	line->thread[0] = '\0';
 	/* A system call, and only this format shows it. */
 	if (atomic_load_explicit(&current_format, memory_order_relaxed) == LOG_FORMAT_JSON)
-		pthread_getname_np(pthread_self(), line->thread, sizeof(line->thread));
+		thread_name(line->thread);
+}
+
+/* As `sluice stats` calls it. To the kernel the first thread has the name of the process, by which one looks for it. */
+static void thread_name(char name[LOG_THREAD_BYTES])
+{
+	if (gettid() == getpid())
+		strcpy(name, "control");
+	else
+		pthread_getname_np(pthread_self(), name, LOG_THREAD_BYTES);
 }
 
 static void write_line(const struct log_line *line)

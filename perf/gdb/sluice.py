@@ -231,7 +231,7 @@ def show_batons(walk):
     for where, park in walk.each("park"):
         # ck keeps "somebody sleeps" in the sign bit.
         rows.append([where, "yes" if number(park["event_count"]["counter"]) >> 31 & 1 else "no", number(park["counters"]["parks"]), number(park["counters"]["wakes"])])
-    table("parks", ["", "sleeps", "slept", "woken"], rows, walk)
+    table("parks", ["", "sleeps", "parks", "wakes"], rows, walk)
 
 
 def raw(value, length=None):
