@@ -29,6 +29,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "netns"))
 
 import lib
 import plot
+import prepare
 
 OUT = os.path.join(ROOT, "perf", "out")
 CACHE = os.path.join(OUT, "peers")
@@ -636,7 +637,7 @@ def measure(options, peers, out):
     return 1 if not data["results"] else 0
 
 
-def main():
+def parse():
     names = [p.name for p in all_peers(())]
     parser = argparse.ArgumentParser(prog="perf/compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -656,9 +657,9 @@ def main():
     parser.add_argument("--mtu", type=words((), int), help="a list (1420,1280)")
     parser.add_argument("--segmentation", type=words(("on", "off")), help="tx-udp-segmentation of the veth pair: on, off or both (on,off)")
     parser.add_argument("--offered", type=words((), int), default=OFFERED, help="UDP packets a second, 0 is flat out (25000,50000,100000,200000,0)")
-    parser.add_argument("--rounds", "--pairs", type=int, help="alternating rounds (5)")
-    parser.add_argument("--seconds", type=float, help="of each measurement (4)")
-    parser.add_argument("--tun-threads", type=int, help="for sluice")
+    parser.add_argument("--rounds", "--pairs", type=positive(int), help="alternating rounds (5)")
+    parser.add_argument("--seconds", type=positive(float), help="of each measurement (4)")
+    parser.add_argument("--tun-threads", type=positive(int), help="for sluice")
     parser.add_argument("--sluice-args", default="", help="more arguments for sluice")
     parser.add_argument("--out", help="directory for the results (perf/out/compare-TIME)")
     o = parser.parse_args()
@@ -668,9 +669,14 @@ def main():
     o.segmentation = [s == "on" for s in (o.segmentation or (["on"] if o.quick else ["on", "off"]))]
     o.rounds = o.rounds or (3 if o.quick else 5)
     o.seconds = o.seconds or (3 if o.quick else 4)
-    o.seconds = int(o.seconds) if o.seconds == int(o.seconds) else o.seconds
-    if o.rounds < 1 or o.seconds < 0.5:
-        parser.error("at least one round of half a second")
+    if o.seconds < 0.5:
+        parser.error("--seconds: at least half a second")
+    return o
+
+
+def main():
+    o = parse()
+    prepare.program("perf/compare")
     out = os.path.abspath(o.out or os.path.join(OUT, time.strftime("compare-%Y%m%d-%H%M%S")))
 
     args = o.sluice_args.split() + (["--tun-threads", str(o.tun_threads)] if o.tun_threads else [])

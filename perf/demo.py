@@ -8,8 +8,9 @@ import shlex
 import sys
 import tempfile
 
-from compare import say  # first: it makes lib known
+from compare import positive, say  # first: it makes lib known
 import lib
+import prepare
 
 
 def step(text):
@@ -82,12 +83,11 @@ def guarded(options):
 
 def main():
     parser = argparse.ArgumentParser(prog="perf/demo", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=5, help="of each throughput run (5)")
-    parser.add_argument("--tun-threads", type=int, help="for both ends (sluice's default: 2)")
-    parser.add_argument("--mtu", type=int, help="of the tunnel")
+    parser.add_argument("--seconds", type=positive(int), default=5, help="of each throughput run (5)")
+    parser.add_argument("--tun-threads", type=positive(int), help="for both ends (sluice's default: 2)")
+    parser.add_argument("--mtu", type=positive(int), help="of the tunnel")
     options = parser.parse_args()
-    if options.seconds < 1:
-        parser.error("--seconds: at least 1")
+    prepare.program("perf/demo")
     with tempfile.TemporaryDirectory(prefix="sluice-demo-") as tempfile.tempdir:  # logs of the daemons
         return lib.sandbox(lambda: guarded(options))
 

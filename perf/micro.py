@@ -21,11 +21,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
+
+import prepare
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASELINE = os.path.join(ROOT, "perf", "micro-baseline.json")
-PROGRAM = os.environ.get("SLUICE_MICRO") or os.path.join(ROOT, "build-micro", "perf", "sluice-micro")
+BUILD = "build-micro"
+PROGRAM = os.environ.get("SLUICE_MICRO") or os.path.join(ROOT, BUILD, "perf", "sluice-micro")
 OWN = "own"
 OTHER = "other"  # calls through the linkage tables of libraries, which callgrind assigns to none
 ALLOWED = 0.05
@@ -83,10 +87,36 @@ def run(argv, total, what, timeout, env=None, cwd=None):
     return results
 
 
+def build():
+    """Brings PROGRAM up to date, unless it is one of the user's."""
+    if os.environ.get("SLUICE_MICRO"):
+        if not os.access(PROGRAM, os.X_OK):
+            raise Failure(f"{PROGRAM} (of SLUICE_MICRO) is not there")
+        return
+    prepare.need("build", "micro")
+    # gcc, whatever CC says: the instructions of another compiler compare with no baseline.
+    prepare.build(BUILD, "-Dbenchmarks=enabled", env={"CC": "gcc"})
+    p = subprocess.run(["ninja", "-C", BUILD, "perf/sluice-micro"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True)
+    if p.returncode:
+        raise Failure(f"sluice-micro does not build:\n{p.stdout}")
+
+
 def stages(patterns):
-    if not os.access(PROGRAM, os.X_OK):
-        raise Failure(f"{PROGRAM} is not there: run perf/micro, which builds it")
-    return run([PROGRAM, "list"] + patterns, 0, "listing", 60)
+    """The stages that the patterns choose; all without one. Every pattern must choose some."""
+    every = run([PROGRAM, "list"], 0, "listing", 60)
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(r["stage"], pattern) for r in every):
+            raise Failure(f"no stage is called {pattern!r}; there are:\n{named(r['stage'] for r in every)}")
+    return [r for r in every if not patterns or any(fnmatch.fnmatchcase(r["stage"], p) for p in patterns)]
+
+
+def named(names):
+    """Stages in lines, one paragraph for each first word."""
+    groups = {}
+    for name in names:
+        groups.setdefault(name.split("/")[0], []).append(name)
+    return "\n".join(textwrap.fill(" ".join(g), 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False) for g in groups.values())
 
 
 def about():
@@ -197,10 +227,24 @@ def has_avx2():
         return False
 
 
-def machine(libraries):
+def machine(libraries=None):
+    """What the counts depend on; libraries: of those that were counted, None without callgrind."""
     this = about()
-    return {"arch": os.uname().machine, "compiler": this["compiler"], "release": this["release"], "backends": this["backends"],
-            "valgrind": output_of([valgrind(), "--version"]).strip().removeprefix("valgrind-"), "libraries": libraries}
+    here = {"arch": os.uname().machine, "compiler": this["compiler"], "release": this["release"], "backends": this["backends"]}
+    if libraries is not None:
+        here.update(valgrind=output_of([valgrind(), "--version"]).strip().removeprefix("valgrind-"), libraries=libraries)
+    return here
+
+
+def hardware():
+    """What times depend on besides; the baseline has no use for it."""
+    cpu = os.uname().machine
+    try:
+        with open("/proc/cpuinfo") as f:
+            cpu = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), cpu)
+    except OSError:
+        pass
+    return {"cpu": cpu, "cpus": os.cpu_count(), "kernel": os.uname().release, "date": time.strftime("%Y-%m-%d")}
 
 
 def require_countable():
@@ -389,6 +433,7 @@ def parse(argv):
 
 def main(argv):
     options = parse(argv)
+    build()
     listed = stages(options.stage)
     if options.list:
         print("\n".join(r["stage"] for r in listed))
@@ -397,7 +442,7 @@ def main(argv):
     if strict:
         require_countable()
     baseline = read_baseline(options.baseline) if options.check else None
-    results, here = {r["stage"]: r for r in listed}, None
+    results, here = {r["stage"]: r for r in listed}, machine()
     if not strict and options.only != "instructions":
         for r in measure_time(options.stage, len(listed), options.quick):
             if "ns" in r:
@@ -415,12 +460,12 @@ def main(argv):
         raise CannotCompare("this is no release build")
     # Before anything is printed as if it could be compared.
     verdict = compare(baseline, here, results, options.stage) if options.check else None
-    if not baseline and here and os.path.exists(options.baseline):
+    if not baseline and options.only != "time" and os.path.exists(options.baseline):
         baseline = read_baseline(options.baseline)
     print(table(results, baseline["stages"] if baseline else {}))
     if options.explain:
         explain(results)
-    print("\nresults:", write_results(results, {"machine": here}, options.json))
+    print("\nresults:", write_results(results, {"machine": {**here, **hardware()}}, options.json))
     if options.update_baseline:
         write_baseline(options.baseline, here, results, options.stage)
         print("baseline:", os.path.relpath(options.baseline))

@@ -31,6 +31,7 @@ import time
 
 import compare  # first: it makes lib known
 import lib
+import prepare
 import threads_attach
 import threads_load
 import threads_report
@@ -320,6 +321,9 @@ def open_sweep(o):
 
 def main():
     o = parse()
+    if not o.attach:
+        prepare.program("perf/threads")
+    prepare.need("netns", "plot")
     try:
         sweep = open_sweep(o)
         if sweep.settings["attach"]:

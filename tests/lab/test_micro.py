@@ -105,13 +105,29 @@ class Micro(unittest.TestCase):
         self.assertIn("stage seal/libsodium/64 is broken", p.stderr)
 
     def test_arguments_that_make_no_sense_are_refused(self):
-        for args, text in ((("--stage", "no/such"), "no such stage"), (("--check", "--update-baseline"), "exclude each other"),
+        for args, text in ((("--stage", "no/such"), "no stage is called 'no/such'"), (("--check", "--update-baseline"), "exclude each other"),
                            (("--check", "--only", "time"), "not times"), (("--frobnicate",), "unrecognized"),
                            (("--only", "time", "--quick", "--stage", "ring/spsc", "--json", "/nonexistent/x"), "/nonexistent/x: No such file")):
             status, output = micro(*args)
             self.assertNotEqual(status, 0, output)
             self.assertIn(text, output)
             self.assertNotIn("Traceback", output)
+
+    def test_a_stage_that_is_not_there_lists_those_that_are(self):
+        # One pattern that matches does not hide another that does not.
+        status, output = micro("--stage", "ring/*", "--stage", "aead*", "--only", "time")
+        self.assertEqual(status, 1, output)
+        self.assertIn("no stage is called 'aead*'; there are:\n", output)
+        self.assertEqual(sorted(output.split("there are:")[1].split()), sorted(names))
+
+    def test_the_machine_is_named_when_only_time_is_measured(self):
+        path = os.path.join(directory, "machine.json")
+        status, output = micro("--only", "time", "--quick", "--stage", "ring/pool", "--json", path)
+        self.assertEqual(status, 0, output)
+        with open(path) as f:
+            machine = json.load(f)["machine"]
+        self.assertIn("gcc", machine["compiler"])
+        self.assertTrue(all(machine[k] for k in ("arch", "release", "backends", "cpu", "cpus", "kernel", "date")), machine)
 
     def test_without_valgrind_it_says_what_to_install(self):
         p = subprocess.run([sys.executable, os.path.join(ROOT, "perf", "micro.py"), "--only", "instructions", "--stage", "ring/spsc"],

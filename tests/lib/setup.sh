@@ -21,6 +21,9 @@ setup_group()
 			libmnl-dev:pc/libmnl libjansson-dev:pc/jansson libssl-dev:pc/libcrypto
 		[ "$setup_arch" != x86_64 ] || echo libipsec-mb-dev:h/intel-ipsec-mb.h
 		;;
+	python) # to run the commands of perf/, which check their arguments before they ask for more
+		echo python3:cmd/python3
+		;;
 	netns) # to put two ends into namespaces and drive them
 		echo python3:cmd/python3 wireguard-tools:cmd/wg iproute2:cmd/ip iputils-ping:cmd/ping iperf3:cmd/iperf3 \
 			ethtool:cmd/ethtool jq:cmd/jq util-linux:cmd/nsenter
