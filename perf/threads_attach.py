@@ -63,6 +63,17 @@ def thread_names(pid):
     return names
 
 
+def crossed(pid, ifname):
+    """Bytes received and sent over an interface, in the network namespace of a process."""
+    with open(f"/proc/{pid}/net/dev") as f:
+        for line in f:
+            name, _, counters = line.partition(":")
+            if name.strip() == ifname:
+                fields = counters.split()
+                return int(fields[0]) + int(fields[8])
+    raise lib.Failure(f"there is no interface {ifname}")
+
+
 class Gateway:
     """The running gateway of an interface, and the command that starts it anew with {N} threads."""
 
@@ -100,14 +111,7 @@ class Gateway:
         lib.check(got == n, f"the restart command started a gateway with {got} TUN threads instead of {n}: {command}")
 
     def bytes(self):
-        """Received and sent over the interface, in the network namespace of the gateway."""
-        with open(f"/proc/{self.pid}/net/dev") as f:
-            for line in f:
-                name, _, counters = line.partition(":")
-                if name.strip() == self.ifname:
-                    fields = counters.split()
-                    return int(fields[0]) + int(fields[8])
-        raise lib.Failure(f"there is no interface {self.ifname}")
+        return crossed(self.pid, self.ifname)
 
 
 def end_group(p):
