@@ -35,6 +35,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import compare  # first: it makes lib known
+import evidence
 import lib
 import prepare
 import threads_attach
@@ -126,6 +127,7 @@ def record(pid, out, options):
     graph = ["-g"] if options.call_graph == "fp" else ["--call-graph", "dwarf,16384"]
     argv = ["perf", "record", "-e", "cpu-clock", "-F", str(options.frequency), *graph, "-p", str(pid), "-o", data, "--", "sleep", str(options.seconds)]
     meter = Meter(pid)
+    others = evidence.Others(options.ours)
     p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                          start_new_session=True)
     try:
@@ -135,12 +137,13 @@ def record(pid, out, options):
             threads_attach.end_group(p)
     lib.check(p.returncode == 0, lambda: f"{' '.join(argv)}:\n{text.strip()}")
     moved = meter.stop()
+    known = {**others.stop(), "program": evidence.program(f"/proc/{pid}/exe"), "cipher": options.cipher}
     threads = threads_attach.thread_names(pid)
     with open(os.path.join(out, "profile.perf"), "w") as f:
         p = subprocess.run(["perf", "script", "-F", "+pid", "-i", data], stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.PIPE, text=True)
     lib.check(p.returncode == 0, lambda: f"perf script: {p.stderr.strip()}")
     save(out, {"of": options.of, "load": options.load, "machine": compare.machine(), "seconds": options.seconds, "frequency": options.frequency,
-               "call_graph": options.call_graph, "threads": threads, **moved})
+               "call_graph": options.call_graph, "threads": threads, **moved, **known})
 
 
 def save(out, meta):
@@ -156,6 +159,7 @@ def record_running(out, options):
     else:
         pid = threads_attach.pid_of(target)
     options.of, options.load = f"{target} (process {pid})" if not target.isdigit() else f"process {pid}", None
+    options.cipher, options.ours = evidence.cipher_of_process(pid), lambda: evidence.family_seconds(pid)
     compare.say(f"recording {options.of} for {options.seconds} s: {' '.join(threads_attach.thread_names(pid))}")
     record(pid, out, options)
 
@@ -181,6 +185,7 @@ def record_demo(out, options):
         bed = workload.bed(os.environ["SLUICE_BIN"], options.tun_threads, 1420)
         options.load = {"workload": options.workload, "tun_threads": options.tun_threads}
         options.of = f"a gateway with {options.tun_threads} TUN threads under {workload.what}"
+        options.cipher, options.ours = evidence.cipher_of(bed.daemons[0]), evidence.sandbox_seconds
         load = Load(workload, bed, options.seconds + 2)
         load.start()
         time.sleep(1)
@@ -332,7 +337,7 @@ def summary(stacks, meta):
     threads, total = by_thread(stacks), sum(stacks.values())
     parts, cost = meta["parts"], meta.get("cpu_s_per_gb")
     samples = sum(parts.values())
-    lines = [f"{meta['of']}", f"{meta['machine']}", load_line(meta), "",
+    lines = [f"{meta['of']}", *evidence.circumstances(meta["machine"], meta.get("program"), [meta.get("cipher")], [meta]), load_line(meta), "",
              f"{'where the time went':20}{'share':>7}" + (f"{'CPU s/GB':>10}" if cost else "") + f"{'samples':>9}"]
     rows = list(zip(parts, percentages(list(parts.values())), parts.values())) + [("all", 100.0, samples)]
     lines += [f"{part:20}{share:6.1f}%" + (f"{cost * n / samples:10.3f}" if cost else "") + f"{n:9,}" +

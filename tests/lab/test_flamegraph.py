@@ -83,6 +83,13 @@ class Stacks(Command):
             text = "x 1/1 1.0: 1 cpu-clock: \n" + "".join(f"\t{address} {name}+0x1f ({module})\n" for address, name, module in frames)
             self.assertEqual({p: n for p, n in flamegraph.parts_of(text).items() if n}, {part: 1}, frames)
 
+    def test_summary_tells_the_circumstances(self):
+        known = {"version": "sluice 0.1.0", "commit": "0123456789ab", "build": "release, frame_pointers", "sha256": "00"}
+        text = flamegraph.summary({("state", "start_thread", "seal"): 1000},
+                                  {**self.META, "program": known, "cipher": "ipsec-mb", "foreign_percent": 12.0, "steal_percent": 0.0})
+        self.assertIn("commit 0123456789ab, build type release, frame_pointers, cipher ipsec-mb", text)
+        self.assertIn("Others took 12.0% of the CPU time while it was measured", text)
+
     def test_stacks_without_a_beginning_are_noticed(self):
         whole = {("state", "start_thread", "seal"): 3, ("state", "[unknown]", "seal"): 1}
         self.assertEqual(flamegraph.cut_off(whole), 0.25)
