@@ -2,14 +2,15 @@
 """Measures sluice beside its peers: both ends of a tunnel run the same implementation, in two network namespaces joined by a veth pair.
 
 Every round builds each tunnel afresh and runs every workload, one peer after the other, so that what changes on the machine in the meantime hits all alike.
-The table gives medians over the rounds, their spread (lowest to highest), and ratios to the reference. Results go to perf/out/compare-TIME/ as
-report.md, results.json and plot.svg (one page, the ratios to wireguard-go first); the table is printed.
+The table gives medians over the rounds, their spread (lowest to highest), the ratio of sluice to each peer and whether a rank-sum test over the rounds
+(four at least) finds a significant difference, and the load of others meanwhile. Results go to perf/out/compare-TIME/ as report.md, results.json and
+plot.svg (one page, the ratios to wireguard-go first); the table is printed.
 
 peers: sluice; wireguard-go (the newest, installed with go); wireguard-go-debian; boringtun and gotatun (installed with cargo); kernel (where the module
-exists); veth (the cable itself, no tunnel); relay and relay-aead (a bare TUN-to-UDP relay without and with the cipher, perf/relay.c: the ceiling)
+exists); veth (the cable itself, no tunnel); relay and relay-aead (a bare TUN-to-UDP relay without and with the cipher, perf/relay.c: a yardstick)
 workloads: tcp, tcp-reverse, tcp-4 (four streams), tcp-bidir, udp-64, udp-512, udp-1400 (at increasing offered load), udp-64-overload (one, two
 and three times what the tunnel carries, and once that beside twice as much to elsewhere, which takes the same CPU; sent and taken in bursts:
-UDP_SEGMENT and UDP_GRO), latency (idle), latency-loaded; UDP and latency only at the first MTU and the first segmentation setting
+UDP_SEGMENT and UDP_GRO; not for the relays), latency (idle), latency-loaded; UDP and latency only at the first MTU and the first segmentation setting
 
 All of it takes nearly two hours; --quick three minutes.
 """
@@ -27,6 +28,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "netns"))
 
+import evidence
 import lib
 import plot
 import prepare
@@ -45,7 +47,8 @@ BURST = 64  # packets that the sender of an overload hands the kernel at once
 # In the order of the columns; the first that a workload has is what its ratios are of.
 UNITS = {"gbit_s": "Gbit/s", "pps": "packets/s delivered", "offered_pps": "packets/s offered", "p50_us": "p50 µs", "p99_us": "p99 µs",
          "cpu_s_per_gb": "CPU s/GB, both ends", "system_s_per_gb": "CPU s/GB, whole machine", "cpu_us_per_packet": "CPU µs/packet, both ends",
-         "retransmits": "retransmits", "reordered": "reordered", "switches_per_gb": "context switches/GB", "rss_mb": "resident MiB, larger end"}
+         "retransmits": "retransmits", "reordered": "reordered", "switches_per_gb": "context switches/GB", "rss_mb": "resident MiB, larger end",
+         **evidence.OTHERS}
 
 
 # What the commands of perf/ share. ---------------------------------------------------------------------------------------------------
@@ -137,6 +140,7 @@ class Tunnel:
             n.tx_udp_segmentation("eth0", segmentation)
         self.mtu, self.pids, self.processes, self.daemons = mtu, [], [], []
         self.left, self.right = "10.0.0.1", "10.0.0.2"
+        self.in_kernel = False  # the work is done by kernel threads, which nobody can tell from the load of others
 
     def close(self):
         for d in self.daemons:
@@ -208,6 +212,7 @@ class Kernel(Peer):
         return None
 
     def up(self, t):
+        t.in_kernel = True
         private = [lib.genkey(), lib.genkey()]
         public = [lib.pubkey(k) for k in private]
         for i, n in enumerate((t.n1, t.n2)):
@@ -288,14 +293,20 @@ def all_peers(sluice_args):
     ]
 
 
+def comparable(peer, workload):
+    """The relays cut a burst by the MTU and not into its datagrams, so what they would deliver of it is something else."""
+    return not (workload.partition(" ")[0] in OVERLOAD and peer.startswith("relay"))
+
+
 # Workloads. ----------------------------------------------------------------------------------------------------------------------
 
 
 class Meter:
-    """What a tunnel costs between start and stop: CPU seconds and context switches of its processes, busy seconds of the machine."""
+    """What a tunnel costs between start and stop: CPU seconds and context switches of its processes, busy seconds of the machine; and what others take
+    meanwhile."""
 
     def __init__(self, t):
-        self.t = t
+        self.t, self.others = t, evidence.Others(evidence.sandbox_seconds)
         self.cpu, self.switches, self.busy = self.read()
 
     def read(self):
@@ -306,8 +317,11 @@ class Meter:
         return cpu, switches, (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
-        """(CPU seconds, switches, busy seconds of the machine)."""
-        return tuple(now - then for now, then in zip(self.read(), (self.cpu, self.switches, self.busy)))
+        """(CPU seconds, switches, busy seconds of the machine, metrics of the load of others)."""
+        load = self.others.stop()
+        if self.t.in_kernel:
+            del load["foreign_percent"]
+        return *(now - then for now, then in zip(self.read(), (self.cpu, self.switches, self.busy))), load
 
 
 def rss_mb(t):
@@ -322,11 +336,11 @@ class Runner:
         with lib.IperfServer(t.n2):
             meter = Meter(t)
             end = lib.iperf(t.n1, t.right, self.options.seconds, *TCP[workload])
-            cpu, switches, busy = meter.stop()
+            cpu, switches, busy, load = meter.stop()
         got = iperf_result([end])
         sent = [end["sum_sent"]] + ([end["sum_sent_bidir_reverse"]] if "sum_sent_bidir_reverse" in end else [])
         gb = got["bytes"] / 1e9
-        result = {"gbit_s": got["gbit_s"], "retransmits": sum(x.get("retransmits", 0) for x in sent), "system_s_per_gb": busy / gb}
+        result = {"gbit_s": got["gbit_s"], "retransmits": sum(x.get("retransmits", 0) for x in sent), "system_s_per_gb": busy / gb, **load}
         if t.pids:
             result.update(cpu_s_per_gb=cpu / gb, switches_per_gb=switches / gb, rss_mb=rss_mb(t))
         return {workload: result}
@@ -369,9 +383,9 @@ class Runner:
     def offer(self, t, size, rate, seconds, burst=1):
         meter = Meter(t)
         sent, got = offer_udp(t.n1, t.n2, t.right, size, rate, seconds, burst)
-        cpu, switches, busy = meter.stop()
+        cpu, _, _, load = meter.stop()
         result = {"pps": got["pps"], "offered_pps": sent["pps"], "p50_us": got["p50_us"], "p99_us": got["p99_us"], "reordered": got["reordered"],
-                  "rss_mb": rss_mb(t)}
+                  "rss_mb": rss_mb(t), **load}
         if t.pids and got["received"]:
             result["cpu_us_per_packet"] = cpu / got["received"] * 1e6
         time.sleep(0.3)
@@ -384,25 +398,29 @@ class Runner:
                 if workload == "latency-loaded":
                     loader = t.n1.popen("iperf3", "-c", t.right, "-t", self.options.seconds + 2, stdin=-3, stdout=-3, stderr=-3)
                     time.sleep(1)
+                meter = Meter(t)
                 got = json.loads(t.n1.out(LOAD, "ping", t.right, 7001, 64, 500, self.options.seconds, timeout=self.options.seconds + 20))
+                load = meter.stop()[-1]
         finally:
             for p in (pong, loader):
                 if p:
                     end_load(p)
-        return {workload: {"p50_us": got["p50_us"], "p99_us": got["p99_us"], "lost": got["lost"]}}
+        return {workload: {"p50_us": got["p50_us"], "p99_us": got["p99_us"], "lost": got["lost"], **load}}
 
     def run(self, peer, mtu, segmentation, workloads):
         t = self.tunnel(peer, mtu, segmentation)
         results = {}
         try:
             for w in workloads:
+                if not comparable(peer.name, w):
+                    continue
                 function = self.tcp if w in TCP else self.udp if w in UDP else self.overload if w in OVERLOAD else self.latency
                 try:
                     results.update(function(t, w))
                 except (lib.Failure, OSError, ValueError, KeyError, subprocess.SubprocessError) as e:
                     results.setdefault("failures", []).append(f"{w}: {reason(e)}")
             if peer.name == "sluice" and lib.Daemon.all and t.daemons:
-                results["stats"] = self.stats(t)
+                results["stats"], results["cipher"] = self.stats(t), evidence.cipher_of(t.daemons[0])
         finally:
             t.close()
         return results
@@ -452,18 +470,37 @@ def number(x):
     return f"{x:.3g}" if abs(x) < 1 else f"{x:.2f}" if abs(x) < 100 else f"{x:.0f}"
 
 
-def cell(values):
-    if not values:
-        return ""
-    text = number(median(values))
-    return text + (f" ({number(min(values))}–{number(max(values))})" if len(values) > 1 else "")
+def cells(column):
+    """A column of a table, of lists of values: each median with the lowest and the highest, all with the same number of decimals."""
+    shown = [x for v in column if v for x in (median(v), min(v), max(v))]
+    largest = max((abs(median(v)) for v in column if v), default=0)
+    wanted = 0 if largest >= 1000 else 1 if largest >= 100 else 2 if largest >= 1 else 3
+    # No more than the figures have: counts have none, and a median of two counts has one.
+    digits = max((len(f"{x:.{wanted}f}".rstrip("0").partition(".")[2]) for x in shown), default=0)
+    return [(f"{median(v):,.{digits}f}" + (f" ({min(v):,.{digits}f}–{max(v):,.{digits}f})" if len(v) > 1 else "")) if v else "" for v in column]
+
+
+def circumstances(data):
+    return evidence.circumstances(data["machine"], data.get("program"), data.get("ciphers", ()), load_of(data["results"]))
+
+
+def load_of(results):
+    """What others took during each measurement of some results."""
+    runs = []
+    for workloads in results.values():
+        for peers in workloads.values():
+            for values in peers.values():
+                known = {m: values[m] for m in evidence.OTHERS if m in values}
+                runs += [dict(zip(known, one)) for one in zip(*known.values())]
+    return runs
 
 
 def report(data):
     """Markdown: one table a setting and workload."""
-    lines = [f"# {data['title']}", "", f"{data['machine']}", "",
+    lines = [f"# {data['title']}", "", *circumstances(data), "",
              f"{data['rounds']} alternating rounds, {data['seconds']} s a measurement (UDP at increasing load half). Median (lowest–highest)."
-             + (" Ratio: sluice's median to this one's." if "sluice" in data["peers"] else ""), ""]
+             + (f" Ratio: sluice's median to this one's. Difference: of sluice to this one, {evidence.TEST}." if "sluice" in data["peers"] else "")
+             + " Other processes: those that are not of the measurement, kernel threads among them.", ""]
     for p, v in data["peers"].items():
         lines.append(f"- {p}" + (f": {v}" if v else ""))
     for p, why in data["absent"].items():
@@ -473,13 +510,16 @@ def report(data):
         for w, peers in workloads.items():
             metrics = [m for m in UNITS if any(m in v for v in peers.values())]
             lead = metrics[0]
-            lines += ["", f"### {w}", "", "| | " + " | ".join(UNITS[m] for m in metrics) + f" | ratio of {UNITS[lead]} |",
-                      "|---|" + "---:|" * (len(metrics) + 1)]
-            ours = median(peers.get("sluice", {}).get(lead, []))
-            for p, values in peers.items():
-                theirs = median(values.get(lead, []))
-                ratio = f"{ours / theirs:.2f}" if ours and theirs and p != "sluice" else ""
-                lines.append(f"| {p} | " + " | ".join(cell(values.get(m, [])) for m in metrics) + f" | {ratio} |")
+            lines += ["", f"### {w}", "", "| | " + " | ".join(UNITS[m] for m in metrics) + f" | ratio of {UNITS[lead]} | difference |",
+                      "|---|" + "---:|" * (len(metrics) + 1) + "---|"]
+            peers = {p: values for p, values in peers.items() if comparable(p, w)}
+            ours = peers.get("sluice", {}).get(lead, [])
+            columns = [cells([values.get(m) for values in peers.values()]) for m in metrics]
+            for (p, values), figures in zip(peers.items(), zip(*columns)):
+                theirs, words = values.get(lead, []), ["", ""]
+                if p != "sluice" and median(ours) and median(theirs):
+                    words = [f"{median(ours) / median(theirs):.2f}", evidence.difference(ours, theirs)]
+                lines.append(f"| {p} | " + " | ".join([*figures, *words]) + " |")
     for target, verdict in data["targets"]:
         lines += ["" if target == data["targets"][0][0] else None, f"- {target}: {verdict}"]
     return "\n".join(line for line in lines if line is not None) + "\n"
@@ -491,21 +531,22 @@ def targets(results):
     def m(setting, workload, peer, metric):
         for s, w in results.items():
             if setting in s:
-                v = median(w.get(workload, {}).get(peer, {}).get(metric, []))
-                if v is not None:
+                v = w.get(workload, {}).get(peer, {}).get(metric, [])
+                if v:
                     return v
-        return None
+        return []
 
     def verdict(ours, theirs, want, at_most=False):
-        if not ours or not theirs:
+        if not median(ours) or not median(theirs):
             return None
-        ratio = ours / theirs
+        ratio = median(ours) / median(theirs)
         good = ratio <= want if at_most else ratio >= want
-        return f"{ratio:.2f}, wanted {'at most' if at_most else 'at least'} {want}: {'reached' if good else 'MISSED'}"
+        return (f"{ratio:.2f}, wanted {'at most' if at_most else 'at least'} {want}: {'reached' if good else 'MISSED'}; "
+                f"from {want}: {evidence.difference(ours, [want * x for x in theirs])}")
 
     def flat(workload):
         """How much of the goodput is left when three times what is carried is offered; but that must have been offered."""
-        offered = m(on, f"{workload} 3x", "sluice", "offered_to_carried")
+        offered = median(m(on, f"{workload} 3x", "sluice", "offered_to_carried"))
         if offered and offered < 2.7:
             return f"NOT MEASURED: the sender came to {offered:.2f} times what the tunnel carries"
         return verdict(m(on, f"{workload} 3x", "sluice", "pps"), m(on, f"{workload} 1x, 2x elsewhere", "sluice", "pps"), 0.9)
@@ -559,17 +600,21 @@ def panel(heading, setting, names, metrics, more_is_better, workloads):
         if name not in names or ("rss_mb" in metrics and name in UDP and not w.endswith("flat out")):
             continue
         for m in metrics:
-            # The relays cut a burst by the MTU and not into its datagrams, so what they deliver of it is something else.
-            values = {p: (median(v[m]), min(v[m]), max(v[m])) for p, v in peers.items() if v.get(m) and not (name in OVERLOAD and p.startswith("relay"))}
+            values = {p: v[m] for p, v in peers.items() if v.get(m) and drawn(p, w)}
             if values:
                 lead = len(rows) if lead is None and w.endswith("flat out") else lead
                 rows.append((label(w, m), values))
     return plot.Panel(heading, setting, more_is_better, rows, lead or 0) if rows else None
 
 
+def drawn(peer, workload):
+    """The relay without cipher is a yardstick of TCP alone, as in README.md: of small packets sluice delivers more, in bursts or not."""
+    return comparable(peer, workload) and (peer != "relay" or workload in TCP)
+
+
 def draw(data):
     """The picture: the ratios of sluice to the newest wireguard-go (or to whom there is instead) and a panel for each kind of workload and setting."""
-    peers = list(data["peers"])
+    peers = [p for p in data["peers"] if any(drawn(p, w) for workloads in data["results"].values() for w in workloads)]
     first = "sluice" if "sluice" in peers else peers[0]
     others = [p for p in peers if p != first]
     second = next((p for p in ("wireguard-go", "wireguard-go-debian") if p in others), others[0] if others else None)
@@ -579,7 +624,7 @@ def draw(data):
         same = [p for p in same if p]
         panels += same
         leads += same[:1]
-    subtitle = f"{data['machine']}; {data['rounds']} alternating rounds, {data['seconds']} s a measurement (UDP at increasing load half)"
+    subtitle = f"{'; '.join(circumstances(data))}; {data['rounds']} alternating rounds, {data['seconds']} s a measurement (UDP at increasing load half)"
     return plot.page(data["title"], subtitle, panels, peers, first, second, leads)
 
 
@@ -593,7 +638,8 @@ def write(out, data):
 
 def measure(options, peers, out):
     data = {"title": "sluice and its peers", "machine": machine(), "rounds": options.rounds, "seconds": options.seconds,
-            "peers": {p.name: p.version for p in peers}, "absent": options.absent, "results": {}, "stats": {}, "targets": []}
+            "peers": {p.name: p.version for p in peers}, "absent": options.absent, "results": {}, "stats": {}, "targets": [], "ciphers": [],
+            "program": next((evidence.program(p.path) for p in peers if p.name == "sluice"), None)}
     runner = Runner(options)
     settings = [(mtu, s) for s in options.segmentation for mtu in options.mtu]
     only_tcp = [w for w in options.workloads if w in TCP]
@@ -620,9 +666,11 @@ def measure(options, peers, out):
                     stats = results.pop("stats", None)
                     if stats:
                         data["stats"][setting] = stats
+                    if "cipher" in results:
+                        data["ciphers"].append(results.pop("cipher"))
                     into = data["results"].setdefault(setting, {})
                     for w, metrics in results.items():
-                        by_peer = into.setdefault(w, {p.name: {} for p in peers})
+                        by_peer = into.setdefault(w, {p.name: {} for p in peers if comparable(p.name, w)})
                         for metric, value in metrics.items():
                             by_peer[peer.name].setdefault(metric, []).append(value)
                     say(", ".join(f"{w} {number(next(iter(m.values())))}" for w, m in results.items()))
@@ -651,7 +699,7 @@ def parse():
 
         return parse
 
-    parser.add_argument("--quick", action="store_true", help="one TCP stream in both directions, sluice and the newest wireguard-go, 3 rounds of 3 s")
+    parser.add_argument("--quick", action="store_true", help="one TCP stream in both directions, sluice and the newest wireguard-go, 4 rounds of 3 s")
     parser.add_argument("--peers", type=words(names), help=f"a list of: {' '.join(names)} (all)")
     parser.add_argument("--workloads", type=words(WORKLOADS), help=f"a list of: {' '.join(WORKLOADS)} (all)")
     parser.add_argument("--mtu", type=words((), int), help="a list (1420,1280)")
@@ -667,7 +715,7 @@ def parse():
     o.workloads = o.workloads or (["tcp", "tcp-reverse"] if o.quick else WORKLOADS)
     o.mtu = o.mtu or ([1420] if o.quick else [1420, 1280])
     o.segmentation = [s == "on" for s in (o.segmentation or (["on"] if o.quick else ["on", "off"]))]
-    o.rounds = o.rounds or (3 if o.quick else 5)
+    o.rounds = o.rounds or (4 if o.quick else 5)
     o.seconds = o.seconds or (3 if o.quick else 4)
     if o.seconds < 0.5:
         parser.error("--seconds: at least half a second")

@@ -1,10 +1,13 @@
 """One page of bars as SVG: first the ratios of two peers in large figures, then a panel for each kind of measurement."""
 
+import statistics
 from html import escape
+
+import evidence
 
 COLOURS = {"sluice": "#1b7f5c", "wireguard-go": "#7a7f87", "wireguard-go-debian": "#a9adb3", "boringtun": "#b5793c", "gotatun": "#c99f6b",
            "kernel": "#4b6fa5", "relay": "#8d6bb0", "relay-aead": "#ab8fc7", "veth": "#d0c14f"}
-BETTER, WORSE, EVEN = "#14684b", "#a3402f", "#555"
+BETTER, WORSE, EVEN = "#14684b", "#a3402f", "#999"
 WIDTH, HEIGHT = 1400, 900  # the page at most; it is lower when there is less to show
 MARGIN, GUTTER, COLUMNS = 24, 32, 3
 HEADING, BELOW = 34, 12  # of a panel: its two lines above the rows, the space below them
@@ -16,7 +19,7 @@ CHARACTER = 0.6
 
 
 class Panel:
-    """rows: [(label, {peer: (median, lowest, highest)})], all of one unit and drawn to one scale. The row `lead` stands for the panel."""
+    """rows: [(label, {peer: [value of each round]})], all of one unit and drawn to one scale. The row `lead` stands for the panel."""
 
     def __init__(self, heading, setting, more_is_better, rows, lead=0):
         self.heading, self.setting, self.more_is_better, self.rows, self.lead = heading, setting, more_is_better, rows, rows[lead]
@@ -91,20 +94,22 @@ def short(x):
 
 def ratio(values, first, second):
     """Of the medians, or None."""
-    if second in values and first in values and values[second][0] > 0:
-        return values[first][0] / values[second][0]
+    if second in values and first in values and statistics.median(values[second]) > 0:
+        return statistics.median(values[first]) / statistics.median(values[second])
     return None
 
 
 def pair(values, first, second):
     """Both medians; a dash for one that was not measured."""
-    return " : ".join(short(values[name][0]) if name in values else "–" for name in (first, second) if name)
+    return " : ".join(short(statistics.median(values[name])) if name in values else "–" for name in (first, second) if name)
 
 
-def verdict(r, more_is_better):
-    if abs(r - 1) < 0.03:
-        return EVEN
-    return BETTER if (r > 1) == more_is_better else WORSE
+def verdict(values, first, second, more_is_better):
+    """The colour of a ratio; None, which is that of other text, where the rounds are too few to tell."""
+    different = evidence.differ(values[first], values[second])
+    if not different:
+        return EVEN if different is False else None
+    return BETTER if (ratio(values, first, second) > 1) == more_is_better else WORSE
 
 
 # The top of the page. ------------------------------------------------------------------------------------------------------------
@@ -122,7 +127,7 @@ def headline(y, panels, first, second):
         x, (label, values) = MARGIN + i * width, p.lead
         r = ratio(values, first, second)
         big = f"{r:.2f}×" if r is not None else pair(values, first, None)
-        body.append(text(x, y + 46, "b", big, fill=verdict(r, p.more_is_better) if r is not None else None))
+        body.append(text(x, y + 46, "b", big, fill=verdict(values, first, second, p.more_is_better) if r is not None else None))
         line = y + 66
         for part in wrap(label, "l", width - 12):
             body.append(text(x, line, "l", part))
@@ -140,7 +145,11 @@ def key(y, peers, first, second):
     """What the colours and the marks mean."""
     items = [(p, "bar" if p in (first, second) else "tick") for p in peers]
     body, x = [], MARGIN
-    for p, kind in items + [("bar, tick: median; line: lowest to highest" if any(k == "tick" for _, k in items) else "bar: median; line: lowest to highest", None)]:
+    marks = ["bar, tick: median; line: lowest to highest" if len(peers) > 2 else "bar: median; line: lowest to highest"]
+    if second:
+        marks.append(f"ratio green, red: significantly better, worse (rank-sum test, p ≤ {evidence.SIGNIFICANT}); grey: no significant difference; "
+                     "black: too few samples to tell")
+    for p, kind in items + [(m, None) for m in marks]:
         needed = (22 if kind else 0) + length(p, "k") + 18
         if x > MARGIN and x + needed > WIDTH - MARGIN:
             x, y = MARGIN, y + 18
@@ -193,7 +202,7 @@ def fitted(panels, room):
 def drawn(p, x, y, width, height, labels, figures, first, second):
     body = [text(x, y + 14, "h", p.heading), text(x, y + 29, "k", f"{p.setting}; {p.direction}")]
     left = x + labels + 8
-    most = max((high for _, values in p.rows for _, _, high in values.values()), default=0) or 1
+    most = max((max(v) for _, values in p.rows for v in values.values()), default=0) or 1
     scale = (width - labels - figures - RATIO - 16) / most
     thick, y = (height - 6) / (2 if second else 1), y + HEADING
     body.append(f'<path d="M{left:.1f} {y}V{y + len(p.rows) * height}" stroke="#ccc"/>')
@@ -201,14 +210,14 @@ def drawn(p, x, y, width, height, labels, figures, first, second):
         body.append(text(x + labels, y + height / 2 + 4, "n", label, "end"))
         for name, top in ((first, y + 3), (second, y + 3 + thick)):
             if name in values:
-                mid, low, high = values[name]
+                mid, low, high = statistics.median(values[name]), min(values[name]), max(values[name])
                 body.append(f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(mid * scale, 1):.1f}" height="{thick - 1:.1f}" fill="{colour(name)}"/>')
                 body.append(f'<path d="M{left + low * scale:.1f} {top + thick / 2:.1f}H{left + high * scale:.1f}" stroke="#222"/>')
-        body += [tick(left + mid * scale, y + 1, height - 3, name) for name, (mid, _, _) in values.items() if name not in (first, second)]
+        body += [tick(left + statistics.median(v) * scale, y + 1, height - 3, name) for name, v in values.items() if name not in (first, second)]
         body.append(text(x + width - RATIO, y + height / 2 + 4, "n", pair(values, first, second), "end"))
         r = ratio(values, first, second)
         if r is not None:
-            body.append(text(x + width, y + height / 2 + 5, "r", f"{r:.2f}", "end", verdict(r, p.more_is_better)))
+            body.append(text(x + width, y + height / 2 + 5, "r", f"{r:.2f}", "end", verdict(values, first, second, p.more_is_better)))
         y += height
     return body
 

@@ -1,5 +1,5 @@
 /*
- * A bare TUN-to-UDP relay: the ceiling that a tunnel through user space can be measured against.
+ * A bare TUN-to-UDP relay: a yardstick for tunnels through user space.
  *
  *	relay IFNAME MTU LISTEN_PORT PEER_IPV4 PEER_PORT [--aead]
  *

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sweeps --tun-threads N over workloads and says which N suits this machine.
+"""Sweeps --tun-threads N over workloads and says which N suits this machine, as far as the rounds show a difference: four at least.
 
 Every round measures each N for each workload, forwards and backwards in turn, each time with freshly started gateways; so what changes on
 the machine in the meantime hits all N alike. Results go to perf/out/threads-TIME/: report.md, results.json, throughput.svg and .png
@@ -19,7 +19,6 @@ interface in both directions. Afterwards the gateway is restarted with the N it 
 
 import argparse
 import glob
-import hashlib
 import json
 import os
 import shlex
@@ -30,6 +29,7 @@ import tempfile
 import time
 
 import compare  # first: it makes lib known
+import evidence
 import lib
 import prepare
 import threads_attach
@@ -110,7 +110,7 @@ class Sweep:
         what = {w: threads_load.WORKLOADS[w].what if w in threads_load.WORKLOADS else w for w in s["workloads"]}
         if s["attach"]:
             what = {w: shlex.join(s["command"]) for w in s["workloads"]}
-        return threads_report.write(self.directory, s, title, s["machine"], what, self.runs, draw)
+        return threads_report.write(self.directory, s, title, what, self.runs, draw)
 
 
 def ends_line(path):
@@ -122,7 +122,8 @@ def ends_line(path):
 def line_of(result):
     value = threads_load.rate(result) + (f", {result['cpu_s_per_gb']:.2f} CPU s/GB" if "gbit_s" in result else "")
     busy = max(result["busy"].items(), key=lambda x: x[1], default=None)
-    return value + (f", busiest thread {busy[0]} {100 * busy[1]:.0f}%" if busy else "")
+    return value + (f", busiest thread {busy[0]} {100 * busy[1]:.0f}%" if busy else "") + \
+        f"; others {result['foreign_percent'] + result['steal_percent']:.0f}% of all CPUs"
 
 
 def measure(sweep, one):
@@ -215,11 +216,6 @@ def attached(sweep):
                 compare.say(f"that failed: {e}")
 
 
-def fingerprint(path):
-    with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()[:16]
-
-
 def count(text):
     value = int(text)
     if value < 1:
@@ -263,7 +259,7 @@ def parse():
     parser.add_argument("--rounds", type=count, help="alternating rounds (5)")
     parser.add_argument("--seconds", type=compare.positive(float), help="of each measurement (4)")
     parser.add_argument("--mtu", type=count, help="of the tunnel (1420)")
-    parser.add_argument("--quick", action="store_true", help="two rounds of 2 s, workloads stream, both and udp")
+    parser.add_argument("--quick", action="store_true", help="four rounds of 2 s, workloads stream, both and udp")
     parser.add_argument("--out", help="directory for the results (perf/out/threads-TIME)")
     parser.add_argument("--resume", nargs="?", const="", metavar="DIRECTORY", help="go on with an interrupted sweep (the newest); with --rounds, to so many")
     parser.add_argument("--attach", metavar="IFNAME", help="measure the running gateway of this interface")
@@ -294,23 +290,21 @@ def parse():
 
 
 def settings_of(o):
-    binary = None if o.attach else os.environ["SLUICE_BIN"]
+    path = f"/proc/{threads_attach.pid_of(o.attach)}/exe" if o.attach else os.environ["SLUICE_BIN"]
     return {"threads": o.threads or [1, 2, 3, 4],
             "workloads": ["traffic"] if o.attach else o.workloads or (["stream", "both", "udp"] if o.quick else list(threads_load.WORKLOADS)),
-            "rounds": o.rounds or (2 if o.quick else 5), "seconds": o.seconds or (2 if o.quick else 4), "mtu": o.mtu or 1420,
+            "rounds": o.rounds or (4 if o.quick else 5), "seconds": o.seconds or (2 if o.quick else 4), "mtu": o.mtu or 1420,
             "attach": o.attach, "restart": o.restart, "settle": 1 if o.settle is None else o.settle, "command": o.command,
-            "machine": compare.machine(), "binary": binary and fingerprint(binary)}
+            "machine": compare.machine(), "program": evidence.program(path)}
 
 
 def open_sweep(o):
     if o.resume is None:
         directory = os.path.abspath(o.out or os.path.join(compare.OUT, time.strftime("threads-%Y%m%d-%H%M%S")))
-        if o.attach:
-            threads_attach.pid_of(o.attach)  # before a directory is made for nothing
         return Sweep.create(directory, settings_of(o))
     sweep = Sweep.load(os.path.abspath(o.resume or newest()))
     s = sweep.settings
-    if s["binary"] and s["binary"] != fingerprint(os.environ["SLUICE_BIN"]):
+    if not s["attach"] and s["program"]["sha256"] != evidence.program(os.environ["SLUICE_BIN"])["sha256"]:
         raise lib.Failure("the program is not the one that the first part was measured with; start a new sweep")
     if o.rounds:
         s["rounds"] = max(s["rounds"], o.rounds)

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import compare  # first: it makes lib known
+import evidence
 import lib
 
 SOCKETS = "/var/run/wireguard"
@@ -165,5 +166,7 @@ def run(gateway, argv):
     import threads_load
 
     probe = threads_load.Probe([gateway.pid], [gateway.stats], [gateway.pid])
+    others = evidence.Others(lambda: evidence.family_seconds(gateway.pid))
     got = traffic(gateway, argv)
-    return {**probe.stop(got["bytes"]), **got}
+    load = others.stop()
+    return {**probe.stop(got["bytes"]), **got, **load, "cipher": evidence.cipher_of_process(gateway.pid)}

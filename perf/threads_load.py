@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import compare  # first: it makes lib known
+import evidence
 import lib
 
 PEERS = 4  # clients of the workload "peers"
@@ -218,6 +219,9 @@ class Probe:
 def run(workload, bed, seconds):
     """One measurement: throughput and cost."""
     probe = Probe(bed.pids, [d.stats for d in bed.daemons], [n.pid for n in bed.nodes])
+    others = evidence.Others(evidence.sandbox_seconds)
     got = workload.traffic(bed, seconds)
+    load = others.stop()
     cost = probe.stop(got["bytes"])
-    return {**cost, **got}  # in this order: of UDP the receiver has counted what came out of order
+    # In this order: of UDP the receiver has counted what came out of order.
+    return {**cost, **got, **load, "cipher": evidence.cipher_of(bed.daemons[0])}

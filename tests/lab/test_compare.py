@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.join(commands.ROOT, "perf"))
 sys.dont_write_bytecode = True
 
 import compare
+import evidence
 import plot
 
 FIGURES = os.path.join(commands.ROOT, "perf", "figures")
@@ -144,6 +145,33 @@ class Picture(unittest.TestCase):
         # The relays' bursts are something else: sluice's stand in their panel and not among the ratios.
         self.assertEqual(words.count("offered 1x"), 1)
 
+    def ticks(self, data, peer):
+        """How many rows show a peer that has no bar."""
+        svg = compare.draw(data)
+        return sum(p.get("stroke") == plot.COLOURS[peer] for p in ElementTree.fromstring(svg).iter(f"{commands.SVG}path"))
+
+    def test_the_relays_are_drawn_where_the_tables_have_them(self):
+        data = recorded()
+        tcp, udp, bursts = (only(data, workloads=w) for w in (list(compare.TCP), ["udp-64 flat out"], ["udp-64-overload 1x"]))
+        self.assertGreater(self.ticks(tcp, "relay"), 4)
+        self.assertGreater(self.ticks(tcp, "relay-aead"), 4)
+        self.assertEqual(self.ticks(udp, "relay"), 0)
+        self.assertEqual(self.ticks(udp, "relay-aead"), 2 + 1)  # packets and memory, and the legend
+        for peer in ("relay", "relay-aead"):
+            self.assertEqual(self.ticks(bursts, peer), 0)  # not in the legend either
+            self.assertNotIn(peer, self.drawn(bursts))
+
+    def colours(self, data):
+        """{text: its colour} of the ratios."""
+        return {t.text: t.get("style") for t in ElementTree.fromstring(compare.draw(data)).iter(f"{commands.SVG}text") if t.get("class") in "br"}
+
+    def test_the_colour_of_a_ratio_is_the_tests_verdict(self):
+        data = only(recorded(), workloads=["tcp"], peers=("sluice", "wireguard-go"), settings=[ON])
+        for ours, theirs, colour in (([6, 6, 6], [3, 3, 3], None), ([6, 6, 6, 6], [3, 3, 3, 3], plot.BETTER), ([3] * 4, [6] * 4, plot.WORSE),
+                                     ([6, 6, 2, 2], [3, 3, 3, 3], plot.EVEN)):
+            data["results"][ON]["tcp"] = {"sluice": {"gbit_s": ours}, "wireguard-go": {"gbit_s": theirs}}
+            self.assertEqual(set(self.colours(data).values()), {colour and f"fill:{colour}"})
+
     def test_debians_wireguard_go_takes_the_place_of_the_newest(self):
         data = json.loads(json.dumps(recorded()).replace('"wireguard-go"', '"wireguard-go-debian"'))
         self.assertIn(f"sluice : wireguard-go-debian ({ON})", self.drawn(data))
@@ -166,6 +194,44 @@ class Picture(unittest.TestCase):
             self.assertIn(f"{self.ratio(data, ON, 'tcp-reverse', 'gbit_s'):.2f}", words)
         data["results"][ON]["tcp"] = {p: {} for p in data["peers"]}
         self.drawn(data)
+
+
+class Report(unittest.TestCase):
+    def data(self, **results):
+        """Of one setting; results: {workload: {peer: {metric: values}}}."""
+        data = only(recorded(), settings=[])
+        return {**data, "results": {ON: results}, "targets": compare.targets({ON: results})}
+
+    def test_a_cell_has_one_precision_and_so_has_its_column(self):
+        self.assertEqual(compare.cells([[0, 1, 0, 1], [0]]), ["0.5 (0.0–1.0)", "0.0"])
+        self.assertEqual(compare.cells([[0, 0, 1], None, [12]]), ["0 (0–1)", "", "12"])
+        self.assertEqual(compare.cells([[0.531, 0.42, 0.64], [17.409, 17.3, 17.5]]), ["0.53 (0.42–0.64)", "17.41 (17.30–17.50)"])
+        self.assertEqual(compare.cells([[31.77, 31.74, 31.78], [357.2, 355, 412.6], []]), ["31.8 (31.7–31.8)", "357.2 (355.0–412.6)", ""])
+        self.assertEqual(compare.cells([[131.4], [11010.2]]), ["131", "11,010"])
+        self.assertEqual(compare.cells([[0.0123]]), ["0.012"])
+
+    def test_overlapping_rounds_are_no_significant_difference(self):
+        data = self.data(tcp={"sluice": {"gbit_s": [6, 6.2, 6.4, 6.6, 6.8]}, "relay-aead": {"gbit_s": [6.1, 6.3, 6.5, 6.7, 6.9]},
+                              "wireguard-go": {"gbit_s": [3, 3.1, 3.2, 3.3, 3.4]}})
+        text = compare.report(data)
+        self.assertIn("| relay-aead | 6.5 (6.1–6.9) | 0.98 | no significant difference (p = 0.69) |", text)
+        self.assertIn("| wireguard-go | 3.2 (3.0–3.4) | 2.00 | significant (p = 0.0079) |", text)
+        self.assertIn("- tcp: Gbit/s to the relay's with cipher: 0.98, wanted at least 1: MISSED; from 1: no significant difference (p = 0.69)", text)
+        self.assertIn("- tcp: Gbit/s to the newest wireguard-go's: 2.00, wanted at least 2: reached; from 2: no significant difference", text)
+        self.assertIn(evidence.TEST, text)
+
+    def test_the_relays_have_no_bursts(self):
+        text = compare.report(self.data(**{"udp-64-overload 1x": {p: {"pps": [1, 2, 3]} for p in ("sluice", "wireguard-go", "relay", "relay-aead")}}))
+        self.assertEqual([line.split()[1] for line in text.splitlines() if line.startswith(("| s", "| w", "| r"))], ["sluice", "wireguard-go"])
+
+    def test_the_circumstances(self):
+        data = self.data(tcp={"sluice": {"gbit_s": [6, 7], "foreign_percent": [1.0, 30.0], "steal_percent": [0.0, 2.0]}})
+        data.update(program={"version": "sluice 0.1.0", "commit": "0123456789ab", "build": "release", "sha256": "00"}, ciphers=["ipsec-mb", "ipsec-mb"])
+        words = " ".join(t.text for t in ElementTree.fromstring(compare.draw(data)).iter(f"{commands.SVG}text"))
+        for text in (compare.report(data), words):
+            self.assertIn("sluice 0.1.0, commit 0123456789ab, build type release, cipher ipsec-mb", text)
+            self.assertIn("Others took 16.5% of the CPU time (median; 1.0–32.0%) during 2 measurements, of which steal at most 2.0%", text)
+        self.assertIn("30.0", compare.report(data))
 
 
 if __name__ == "__main__":

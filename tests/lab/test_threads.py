@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
@@ -14,39 +15,139 @@ sys.path.insert(0, os.path.join(commands.ROOT, "perf"))
 sys.dont_write_bytecode = True
 
 import compare  # first: it makes lib known
+import evidence
 import lib
 import threads_attach
 import threads_report
 
 
-def run_of(n, workload, **result):
-    return {"round": 0, "n": n, "workload": workload, "result": {"busy": {"state": 0.5}, **result}}
+RECORDED = os.path.join(commands.ROOT, "tests", "lab", "recorded", "threads.json")
+
+
+def runs_of(figures, metric="gbit_s"):
+    """figures: {workload: {N: [value of each round]}}"""
+    return [{"round": i, "n": n, "workload": w, "result": {"busy": {"state": 0.5}, metric: x}}
+            for w, by_n in figures.items() for n, values in by_n.items() for i, x in enumerate(values)]
 
 
 class Recommendation(Command):
     def recommend(self, figures):
-        """figures: {workload: {N: [Gbit/s]}}"""
-        runs = [run_of(n, w, gbit_s=x) for w, by_n in figures.items() for n, values in by_n.items() for x in values]
+        runs = runs_of(figures)
         return threads_report.recommend(threads_report.summarise(runs), runs)
 
     def test_takes_the_smallest_within_five_percent(self):
-        self.assertEqual(self.recommend({"stream": {1: [9.6, 9.6, 9.6], 2: [10, 10, 10], 4: [10.01, 10.01, 10.01]}})["n"], 1)
-        self.assertEqual(self.recommend({"stream": {1: [9.4, 9.4, 9.4], 2: [10, 10, 10], 4: [10.01, 10.01, 10.01]}})["n"], 2)
+        self.assertEqual(self.recommend({"stream": {1: [9.6] * 5, 2: [10] * 5, 4: [10.01] * 5}})["n"], 1)
+        self.assertEqual(self.recommend({"stream": {1: [9.4] * 5, 2: [10] * 5, 4: [10.01] * 5}})["n"], 2)
 
     def test_goes_by_medians_not_by_the_best_run(self):
-        self.assertEqual(self.recommend({"stream": {1: [5, 5, 100], 2: [10, 10, 10]}})["n"], 2)
+        self.assertEqual(self.recommend({"stream": {1: [5] * 8 + [100], 2: [10] * 9}})["n"], 2)
 
     def test_weighs_workloads_equally_whatever_their_units(self):
-        runs = [run_of(1, "stream", gbit_s=10), run_of(2, "stream", gbit_s=9), run_of(1, "udp", pps=100000), run_of(2, "udp", pps=400000)]
+        runs = runs_of({"stream": {1: [10] * 4, 2: [9] * 4}}) + runs_of({"udp": {1: [100000] * 4, 2: [400000] * 4}}, "pps")
         self.assertEqual(threads_report.recommend(threads_report.summarise(runs), runs)["n"], 2)
 
     def test_says_where_another_number_would_do_better(self):
-        r = self.recommend({"a": {1: [10], 2: [6]}, "b": {1: [10], 2: [6]}, "c": {1: [9], 2: [10]}})
+        r = self.recommend({"a": {1: [10] * 4, 2: [6] * 4}, "b": {1: [10] * 4, 2: [6] * 4}, "c": {1: [9] * 4, 2: [10] * 4}})
         self.assertEqual(r["n"], 1)
         self.assertIn("for c alone, N=2 would do better", r["why"])
 
     def test_leaves_out_a_number_without_a_run_in_some_workload(self):
-        self.assertEqual(self.recommend({"a": {1: [1], 2: [5], 3: [9]}, "b": {1: [1], 2: [5]}})["n"], 2)
+        self.assertEqual(self.recommend({"a": {1: [1] * 4, 2: [5] * 4, 3: [9] * 4}, "b": {1: [1] * 4, 2: [5] * 4}})["n"], 2)
+
+    def test_what_the_rounds_do_not_tell_apart_takes_the_fewest_threads(self):
+        r = self.recommend({"stream": {1: [8, 10.2, 7.5, 10.9, 9], 2: [10, 9.9, 10.1, 8.2, 10.3]}})
+        self.assertEqual(r["n"], 1)
+        self.assertIn("does not differ from it significantly", r["why"])
+        self.assertRegex(" ".join(r["reasons"]), r"N=1 90% of it: no significant difference \(p = 0\.\d+\)")
+        r = self.recommend({"stream": {1: [8, 8.2, 7.5, 8.1, 9], 2: [10, 9.9, 10.1, 9.2, 10.3]}})
+        self.assertEqual(r["n"], 2)
+        self.assertIn("N=1 81% of it: significant (p = 0.0079)", " ".join(r["reasons"]))
+
+    def test_too_few_rounds_recommend_nothing(self):
+        for rounds in (1, 2, 3):
+            r = self.recommend({"stream": {1: [5] * rounds, 2: [10] * rounds}})
+            self.assertIsNone(r["n"])
+            self.assertIn(f"{rounds} complete round{'' if rounds == 1 else 's'}", r["why"])
+        self.assertEqual(self.recommend({"stream": {1: [5] * 4, 2: [10] * 4}})["n"], 2)
+        # A round counts when it is complete: here the failed runs leave three of them for N=2.
+        r = self.recommend({"a": {1: [5] * 4, 2: [10] * 4}, "b": {1: [5] * 4, 2: [10] * 3}})
+        self.assertIsNone(r["n"])
+        self.assertIn("alone was measured", self.recommend({"stream": {2: [10] * 5}})["why"])
+
+
+class Report(Command):
+    """From the runs of a recorded sweep, without measuring."""
+
+    def recorded(self, workloads=None, rounds=None):
+        with open(RECORDED) as f:
+            data = json.load(f)
+        workloads = workloads or list(data["workloads"])
+        runs = [r for r in data["runs"] if r["workload"] in workloads and (rounds is None or r["round"] < rounds)]
+        summary = threads_report.summarise(runs)
+        return {**data, "runs": runs, "summary": summary, "recommendation": threads_report.recommend(summary, runs)}
+
+    def test_tells_the_circumstances(self):
+        data = self.recorded()
+        text = threads_report.markdown(data)
+        known = data["settings"]["program"]
+        self.assertIn(f"commit {known['commit']}, build type release, cipher ipsec-mb", text)
+        self.assertRegex(text, r"Others took \d+\.\d% of the CPU time \(median; \d+\.\d–\d+\.\d%\) during \d+ measurements")
+        self.assertIn("Wilcoxon's rank-sum test", text)
+        for r in data["runs"][:3]:
+            r["result"]["cipher"] = "libsodium"
+        self.assertIn("libsodium (3): these measurements do not compare", threads_report.markdown(data))
+
+    def test_one_round_recommends_nothing(self):
+        text = threads_report.markdown(self.recorded(rounds=1))
+        self.assertIn("## Recommendation\n\nNone: 1 complete round ", text)
+        self.assertNotIn("`--tun-threads", text)
+
+    def test_a_column_has_one_precision(self):
+        for line in threads_report.markdown(self.recorded()).splitlines():
+            for cell in line.split("|")[2:-2]:
+                digits = {len(x.partition(".")[2]) for x in cell.replace("(", " ").replace(")", " ").replace("–", " ").split() if x[0].isdigit()}
+                self.assertLessEqual(len(digits), 1, cell)
+
+    def test_nothing_in_the_plots_is_cut(self):
+        python = subprocess.run(["bash", "-c", ". tests/lib/setup.sh && setup_python"], cwd=commands.ROOT, capture_output=True, text=True).stdout.strip()
+        try:
+            import matplotlib
+        except ImportError:
+            if os.path.realpath(python) == os.path.realpath(sys.executable):
+                self.skipTest("needs matplotlib (Debian package python3-matplotlib)")
+            p = subprocess.run([python, "tests/lab/run", "threads.test_nothing_in_the_plots_is_cut"], cwd=commands.ROOT, capture_output=True, text=True)
+            self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
+            return
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+        from matplotlib.text import Text
+
+        everything = [(heading, lambda v, m=m: m) for m, heading in threads_report.METRICS.items()]
+        for workloads in (["stream"], ["stream", "udp"]):
+            for metrics in ([("throughput", threads_report.throughput)], everything):
+                fig = threads_report.figure(self.recorded(workloads), metrics)
+                self.addCleanup(plt.close, fig)
+                fig.canvas.draw()
+                page, texts = fig.bbox, [t for t in fig.findobj(Text) if t.get_visible() and t.get_text()]
+                self.assertTrue([t for t in texts if t.get_text().startswith("dots: runs")])
+                for t in texts:
+                    box = t.get_window_extent()
+                    inside = box.x0 >= page.x0 and box.x1 <= page.x1 and box.y0 >= page.y0 and box.y1 <= page.y1
+                    self.assertTrue(inside or not fig_shows(t), f"{workloads}: {t.get_text()!r} {box} is not inside {page}")
+                title, caption = fig.texts
+                for ax in fig.axes:
+                    box = ax.get_tightbbox(fig.canvas.get_renderer())
+                    self.assertLessEqual(box.y1, title.get_window_extent().y0)
+                    self.assertGreaterEqual(box.y0, caption.get_window_extent().y1)
+
+
+def fig_shows(text):
+    """Whether a text is drawn: of the labels of ticks, matplotlib keeps some that are outside of their axis."""
+    ax = text.axes
+    if not ax or text not in ax.get_xticklabels() + ax.get_yticklabels():
+        return True
+    low, high = sorted(ax.get_ylim() if text in ax.get_yticklabels() else ax.get_xlim())
+    return low <= (text.get_position()[1] if text in ax.get_yticklabels() else text.get_position()[0]) <= high
 
 
 class InNamespaces(Command):
@@ -59,7 +160,7 @@ class InNamespaces(Command):
         out = self.path("sweep")
         text, _ = self.run_command("perf/threads", "--threads", "1,3", "--workloads", "stream,peers,udp", "--rounds", 1, "--seconds", 1, "--out", out)
         self.assertIn("[6/6", text)
-        self.assertRegex(text, r"`--tun-threads [13]` on this machine: ")
+        self.assertIn("None: 1 complete round of some N cannot show a difference", text)
         self.check_results(out, rounds=1)
         text, _ = self.run_command("perf/threads", "--resume", out, "--rounds", 2)
         self.assertIn("6 runs are left", text)
@@ -71,8 +172,11 @@ class InNamespaces(Command):
             data = json.load(f)
         self.assertEqual(len(data["runs"]), 6 * rounds, [r.get("error") for r in data["runs"]])
         self.assertFalse([r for r in data["runs"] if "error" in r])
-        self.assertIn(data["recommendation"]["n"], (1, 3))
+        self.assertIsNone(data["recommendation"]["n"])
         for r in data["runs"]:
+            self.assertIn(r["result"]["cipher"], ("ipsec-mb", "libcrypto", "libsodium"))
+            for metric in evidence.OTHERS:
+                self.assertIn(metric, r["result"])
             # The counters are of this run and of this program: it has moved what was delivered, with the threads it was given.
             got = r["result"]
             for metric in ("cpu_s_per_gb", "switches_per_gb", "wakes_per_gb", "segments_per_train"):
