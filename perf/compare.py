@@ -704,7 +704,7 @@ def parse():
     parser.add_argument("--workloads", type=words(WORKLOADS), help=f"a list of: {' '.join(WORKLOADS)} (all)")
     parser.add_argument("--mtu", type=words((), int), help="a list (1420,1280)")
     parser.add_argument("--segmentation", type=words(("on", "off")), help="tx-udp-segmentation of the veth pair: on, off or both (on,off)")
-    parser.add_argument("--offered", type=words((), int), default=OFFERED, help="UDP packets a second, 0 is flat out (25000,50000,100000,200000,0)")
+    parser.add_argument("--offered", type=words((), int), default=OFFERED, help="UDP packets per second; 0: flat out (25000,50000,100000,200000,0)")
     parser.add_argument("--rounds", "--pairs", type=positive(int), help="alternating rounds (5)")
     parser.add_argument("--seconds", type=positive(float), help="of each measurement (4)")
     parser.add_argument("--tun-threads", type=positive(int), help="for sluice")

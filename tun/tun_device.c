@@ -164,7 +164,7 @@ void tun_device_close(struct tun_device *dev)
 	if (!dev)
 		return;
 	/* The interface goes with the last of these. */
-	for (unsigned i = 0; i < dev->nr; i++) {
+	for (unsigned i = 0; dev->queues && i < dev->nr; i++) {
 		if (dev->queues[i].fd >= 0)
 			close(dev->queues[i].fd);
 		if (dev->queues[i].stop_fd >= 0)

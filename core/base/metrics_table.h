@@ -144,7 +144,8 @@
 		"Segments kept back until a handshake completes; if it grows all the time, a peer does "     \
 		"not answer.")                                                                               \
 	X(a, EGRESS_UNREACHABLES_SENT, unreachables_sent, "unreachables_sent", COUNTER, "packets", HOLDER,   \
-		"ICMP errors sent to the senders of packets that no peer takes; see the drops for which reason.")
+		"ICMP errors sent to the senders of packets that no peer takes; see the drops for which "    \
+		"reason.")
 
 #define METRICS_DEVICE(X, a)                                                                                 \
 	X(a, INITIATIONS_SENT, initiations_sent, "initiations_sent", COUNTER, "messages", HOLDER,            \

@@ -53,7 +53,8 @@ static const char help_text[] =
 	"wg(8) and ip(8).\n"
 	"\n"
 	"  -f, --foreground          stay in the foreground and log to standard error\n"
-	"      --tun-threads N       queues, reading and decrypting threads of the TUN, 1 to 64 (default 2)\n"
+	"      --tun-threads N       TUN queues, each with a thread that reads and one that writes,\n"
+	"                            1 to 64 (default 2)\n"
 	"      --aead NAME           cipher implementation: ipsec-mb, libcrypto or libsodium\n"
 	"                            (default: the fastest here)\n"
 	"      --mtu BYTES           MTU of the new interface, 68 to 65535 (default 1420)\n"
@@ -66,10 +67,10 @@ static const char help_text[] =
 	"sluice stats prints the state, totals, drops, threads and peers of a running sluice, with\n"
 	"--all every counter; or, with one of\n"
 	"\n"
-	"      --interval SECONDS    what happens a second, over an interval of 0.1 to 3600 s\n"
-	"      --watch               the same again and again until Ctrl-C (default: every second),\n"
+	"      --interval SECONDS    rates per second over one interval, 0.1 to 3600 s long\n"
+	"      --watch               the same, refreshed until Ctrl-C (every second by default),\n"
 	"\n"
-	"its rates, the CPU use of each thread, and which stage limits. --json makes objects of it.\n"
+	"its rates, the CPU use of each thread, and the stage that limits. --json prints JSON.\n"
 	"sluice log shows or changes the log levels: only those that DIRECTIVES name; default resets all.\n"
 	"The manual page sluice(8) has the details.\n";
 

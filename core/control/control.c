@@ -394,7 +394,7 @@ static int backend_set(void *ctx, struct config_set *set)
 	if (c->config.sockets && !(was_listening && c->config.listen_port == old_port))
 		say_listening(c);
 	if (!err)
-		log_debug(LOG_UAPI, "configuration applied, %u peer sections", set->nr_peers);
+		log_debug(LOG_UAPI, "configuration applied, peers named: %u", set->nr_peers);
 	/* Routes depend on the mark. */
 	if (!err && set->has_fwmark)
 		routes_changed(c->routes);
