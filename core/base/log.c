@@ -149,8 +149,10 @@ void log_startup_error(const char *message)
 		len = json_line(text, &line);
 	}
 	/* Also where there is no memory for an object, which may be what is wrong. */
-	if (!len)
-		len = (size_t)snprintf(text, sizeof(text) - 1, "sluice: %s", message);
+	if (!len) {
+		sanitize(line.message, message, sizeof(line.message));
+		len = (size_t)snprintf(text, sizeof(text) - 1, "sluice: %s", line.message);
+	}
 	write_text(text, MIN(len, sizeof(text) - 2));
 }
 

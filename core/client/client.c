@@ -321,7 +321,7 @@ static int take_log(void *arg, const char *key, const char *value)
 
 	if (strcmp(key, "error") == 0)
 		snprintf(error, LOG_ERROR_BYTES, "%s", value);
-	else if (strcmp(key, "log") == 0 && puts(value) == EOF)
+	else if (strcmp(key, "log") == 0 && (puts(value) == EOF || fflush(stdout)))
 		return -EIO;
 	return 0;
 }

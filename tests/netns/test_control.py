@@ -691,6 +691,9 @@ def log_levels_and_formats(sluice):
     s.ip("link set wg0 down")
     wait_until(lambda: d.output() != before, 3, "log lines after the log was switched on")
     check(node.run(sluice.path, "log", "wg0", "loud", ok=False).returncode != 0, "a bad directive was taken")
+    check(node.run("sh", "-c", f"{sluice.path} log wg0 >/dev/full", ok=False).returncode == 1, "levels that were not written are no success")
+    p = node.run(sluice.path, "\033[31mwg", ok=False)
+    check(p.returncode == 1 and "\033" not in p.stdout, f"an escape reaches the terminal: {p.stdout!r}")
 
 
 @case(ours=True)
