@@ -37,16 +37,8 @@ static const char *const component_names[LOG_COMPONENTS] = {
 	[LOG_LINK] = "link",
 };
 
-_Atomic uint8_t log_levels[LOG_COMPONENTS] = {
-	[LOG_CORE] = LOG_LEVEL_DEFAULT,
-	[LOG_HANDSHAKE] = LOG_LEVEL_DEFAULT,
-	[LOG_PEER] = LOG_LEVEL_DEFAULT,
-	[LOG_TUN] = LOG_LEVEL_DEFAULT,
-	[LOG_UDP] = LOG_LEVEL_DEFAULT,
-	[LOG_UAPI] = LOG_LEVEL_DEFAULT,
-	[LOG_CRYPTO] = LOG_LEVEL_DEFAULT,
-	[LOG_LINK] = LOG_LEVEL_DEFAULT,
-};
+/* A component that is added has the default, too. */
+_Atomic uint8_t log_levels[LOG_COMPONENTS] = {[0 ... LOG_COMPONENTS - 1] = LOG_LEVEL_DEFAULT};
 
 static _Atomic(enum log_format) current_format = LOG_FORMAT_HUMAN;
 static _Atomic(enum log_sink) current_sink = LOG_SINK_STDERR;
